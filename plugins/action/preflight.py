@@ -1,0 +1,92 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The controller's side of C(ashlar.stack.preflight): chooses peers, compares clocks and says all problems of a host at once."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from ansible.plugins.action import ActionBase
+from ansible_collections.ashlar.stack.plugins.module_utils.preflight import CLOCK, NAMES, Problem, as_dicts, clock_problem
+
+_SSH_PORT = 22
+
+
+class ActionModule(ActionBase):
+    _requires_connection = True
+    _supports_check_mode = True
+
+    def run(self, tmp: str | None = None, task_vars: dict[str, Any] | None = None) -> dict[str, Any]:
+        result: dict[str, Any] = super().run(tmp, task_vars)
+        task_vars = task_vars or {}
+        arguments = dict(self._task.args)
+        skip = arguments.get("skip") or []
+        unknown = sorted(set(skip) - set(NAMES))
+        if unknown:
+            return result | {
+                "failed": True,
+                "msg": f"skip names checks that do not exist: {', '.join(unknown)}. The checks are {', '.join(NAMES)}.",
+                "remedy": "correct base_preflight_skip",
+            }
+        most_skew = float(arguments.get("max_clock_skew_seconds", 2))
+        if arguments.get("peers") is None:
+            arguments["peers"] = choose_peers(
+                task_vars.get("inventory_hostname", ""),
+                task_vars.get("ansible_play_hosts_all") or [],
+                task_vars.get("site_nodes") or {},
+                task_vars.get("hostvars") or {},
+                int(arguments.get("peer_checks", 8)),
+            )
+
+        asked = time.time()
+        result |= self._execute_module(module_name="ashlar.stack.preflight", module_args=arguments, task_vars=task_vars)
+        answered = time.time()
+        if result.get("failed") or "problems" not in result:
+            return result
+
+        problems = [Problem(**problem) for problem in result["problems"]]
+        skewed = clock_problem(result.pop("time"), asked, answered, most_skew)
+        if skewed and CLOCK not in skip:
+            problems.append(skewed)
+        result["problems"] = as_dicts(problem for problem in problems if problem.fatal)
+        result["warnings"] = [*result.get("warnings", []), *(f"{each.message}; {each.remedy}" for each in problems if not each.fatal)]
+        if result["problems"]:
+            result["failed"] = True
+            result["msg"] = message(task_vars.get("inventory_hostname", "the host"), [problem for problem in problems if problem.fatal])
+        return result
+
+
+def message(host: str, problems: Sequence[Problem]) -> str:
+    """All problems of a host with a remedy each, and how to go on regardless."""
+    count = "a problem" if len(problems) == 1 else f"{len(problems)} problems"
+    lines = [f"{host} has {count}, nothing was changed on it:"]
+    for problem in problems:
+        lines += [f"  {problem.check}: {problem.message}", f"    -> {problem.remedy}"]
+    names = ", ".join(dict.fromkeys(problem.check for problem in problems))
+    return "\n".join([*lines, f"To go on regardless, skip checks by name: base_preflight_skip: [{names}]"])
+
+
+def choose_peers(
+    host: str, play_hosts: Sequence[str], nodes: Mapping[str, Any], host_variables: Mapping[str, Any], most: int
+) -> list[dict[str, Any]]:
+    """The `most` hosts of the play that follow `host`, as in a ring: every node is tried by someone, at a cost that does not grow with the site.
+
+    Only hosts of the play count, so that a run without a dead node (--limit) is not stopped by it.
+    """
+    ring = [name for name in play_hosts if name in nodes]
+    if host not in ring:
+        return []
+    position = ring.index(host)
+    chosen = (ring[position + 1 :] + ring[:position])[:most]
+    return [
+        {"name": name, "address": nodes[name]["address"], "port": _port(nodes[name]["address"], host_variables.get(name))}
+        for name in chosen
+    ]
+
+
+def _port(address: str, variables: Mapping[str, Any] | None) -> int:
+    """Where the peer's SSH server listens. A port given for another address than the private one says nothing about it."""
+    if not variables or variables.get("ansible_host", address) != address:
+        return _SSH_PORT
+    return int(variables.get("ansible_port") or _SSH_PORT)

@@ -1,0 +1,215 @@
+# SPDX-License-Identifier: Apache-2.0
+from __future__ import annotations
+
+DOCUMENTATION = r"""
+module: preflight
+short_description: Checks in one call whether a host can carry its components
+version_added: 0.1.0
+author: Ashlar contributors
+description:
+  - Runs every check of a host, gathers the few facts that roles decide by, and fails once with all problems and what to do about each.
+  - It takes the place of gathering facts. Nothing on the host is changed, ever.
+  - "The checks are C(root), C(os), C(architecture), C(systemd), C(cpus), C(memory), C(disk), C(address), C(names), C(peers), C(kernel),
+    C(cgroups), C(ports), C(platforms), C(firewalls) and C(clock)."
+options:
+  address:
+    description: The private IPv4 address that the host must have on one of its interfaces.
+    type: str
+    required: true
+  classes:
+    description: The host's node classes, by which minimums are chosen.
+    type: list
+    elements: str
+    default: []
+  min_cpus:
+    description: Node class to the number of CPUs it needs; the greatest of the host's classes counts.
+    type: dict
+    default: {}
+  min_memory_mb:
+    description: Node class to the memory it needs in MB.
+    type: dict
+    default: {}
+  min_disk_gb:
+    description: Node class to the size in GB that the filesystem under O(disk_path) needs.
+    type: dict
+    default: {}
+  min_disk_free_percent:
+    description: How much of the filesystem under O(disk_path) must be free.
+    type: float
+    default: 0
+  disk_path:
+    description: The folder whose filesystem holds images, volumes and data.
+    type: str
+    default: /var/lib
+  kernel_features:
+    description: What the kernel must have, built in or loadable.
+    type: list
+    elements: str
+    choices: [overlay, veth, bridge, br_netfilter, vxlan, nf_tables, nf_conntrack]
+    default: []
+  ports:
+    description:
+      - Ports that components will listen on, each with C(component), C(name), C(port) (a number or C(first-last)) and C(protocol).
+      - One that is held by a process of another origin is a problem; inside of a range it is a warning.
+    type: list
+    elements: dict
+    default: []
+  peers:
+    description:
+      - Nodes which the host must reach by TCP, each with C(name), C(address) and C(port).
+      - Default are the next O(peer_checks) nodes after this one among the hosts of the play, so that all are reached by someone.
+    type: list
+    elements: dict
+  peer_checks:
+    description: How many peers a host tries when O(peers) is not given.
+    type: int
+    default: 8
+  peer_timeout_seconds:
+    description: How long to wait for all peers together.
+    type: float
+    default: 3
+  max_clock_skew_seconds:
+    description: How far the host's clock may be from the controller's.
+    type: float
+    default: 2
+  skip:
+    description: Names of checks that are not made.
+    type: list
+    elements: str
+    default: []
+attributes:
+  check_mode:
+    description: It only looks, so that check mode does the same.
+    support: full
+  diff_mode:
+    description: There is nothing to show.
+    support: none
+"""
+
+EXAMPLES = r"""
+- name: The host can carry its components
+  ashlar.stack.preflight:
+    address: "{{ node_address }}"
+    classes: "{{ node_classes }}"
+    min_memory_mb: {control: 1700, worker: 900}
+    kernel_features: [overlay, br_netfilter, vxlan]
+    ports: "{{ node_ports }}"
+    skip: [platforms]
+"""
+
+RETURN = r"""
+problems:
+  description: What is wrong; empty on a good host.
+  returned: always
+  type: list
+  elements: dict
+  sample: [{check: memory, message: "has 512 MB of memory, and the class control needs 1700 MB", remedy: give the machine more memory}]
+ansible_facts:
+  description: Facts that roles decide by.
+  returned: always
+  type: dict
+  contains:
+    node_architecture:
+      description: C(amd64) or C(arm64).
+      type: str
+      returned: always
+    node_os:
+      description: C(id), C(version) and C(codename), such as C(debian), C(13), C(trixie).
+      type: dict
+      returned: always
+    node_kernel:
+      description: Release of the running kernel.
+      type: str
+      returned: always
+    node_cpus:
+      description: Number of CPUs.
+      type: int
+      returned: always
+    node_memory_mb:
+      description: Memory in MB.
+      type: int
+      returned: always
+    node_swap_mb:
+      description: Swap in use or ready to be, in MB.
+      type: int
+      returned: always
+    node_cgroup:
+      description: C(v1) or C(v2).
+      type: str
+      returned: always
+    node_container:
+      description: Whether the host is a container.
+      type: bool
+      returned: always
+    node_can_lower_oom_score_adj:
+      description: Whether units can be given CAP_SYS_RESOURCE.
+      type: bool
+      returned: always
+    node_sysctl_writable:
+      description: Whether every sysctl that a platform sets can be set here.
+      type: bool
+      returned: always
+    node_interface:
+      description: The interface that has O(address).
+      type: str
+      returned: always
+    node_mtu:
+      description: MTU of that interface in bytes.
+      type: int
+      returned: always
+"""
+
+import time
+
+from ansible.module_utils.basic import AnsibleModule
+from ansible_collections.ashlar.stack.plugins.module_utils.preflight import FEATURES, Port, Wanted, as_dicts, examine, facts
+from ansible_collections.ashlar.stack.plugins.module_utils.preflight_host import Host, Peer
+
+
+def main() -> None:
+    module = AnsibleModule(
+        argument_spec={
+            "address": {"type": "str", "required": True},
+            "classes": {"type": "list", "elements": "str", "default": []},
+            "min_cpus": {"type": "dict", "default": {}},
+            "min_memory_mb": {"type": "dict", "default": {}},
+            "min_disk_gb": {"type": "dict", "default": {}},
+            "min_disk_free_percent": {"type": "float", "default": 0},
+            "disk_path": {"type": "str", "default": "/var/lib"},
+            "kernel_features": {"type": "list", "elements": "str", "choices": list(FEATURES), "default": []},
+            "ports": {"type": "list", "elements": "dict", "default": []},
+            "peers": {"type": "list", "elements": "dict"},
+            "peer_checks": {"type": "int", "default": 8},
+            "peer_timeout_seconds": {"type": "float", "default": 3},
+            "max_clock_skew_seconds": {"type": "float", "default": 2},
+            "skip": {"type": "list", "elements": "str", "default": []},
+        },
+        supports_check_mode=True,
+    )
+    host_time = time.time()
+    given = module.params
+    wanted = Wanted(
+        address=given["address"],
+        classes=tuple(given["classes"]),
+        min_cpus=given["min_cpus"],
+        min_memory_mb=given["min_memory_mb"],
+        min_disk_gb=given["min_disk_gb"],
+        min_disk_free_percent=given["min_disk_free_percent"],
+        disk_path=given["disk_path"],
+        kernel_features=tuple(given["kernel_features"]),
+        ports=tuple(Port.parse(port) for port in given["ports"]),
+        peers=tuple(Peer(peer["name"], peer["address"], int(peer["port"])) for peer in given["peers"] or []),
+        peer_timeout_seconds=given["peer_timeout_seconds"],
+        skip=tuple(given["skip"]),
+    )
+    host = Host()
+    module.exit_json(
+        changed=False,
+        problems=as_dicts(examine(host, wanted)),
+        ansible_facts=facts(host, wanted),
+        time=host_time,
+    )
+
+
+if __name__ == "__main__":
+    main()
