@@ -9,7 +9,6 @@ from typing import Any
 
 from ansible.errors import AnsibleError
 from ansible.plugins.action import ActionBase
-
 from ansible_collections.ashlar.stack.plugins.plugin_utils import pki
 
 PKI = "/etc/ashlar/pki"

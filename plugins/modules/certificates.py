@@ -1,4 +1,3 @@
-#!/usr/bin/python
 # SPDX-License-Identifier: Apache-2.0
 """The host's half of ashlar.stack.certificates: lays down what the action plugin issued, and removes what is no longer asked for."""
 
@@ -206,8 +205,9 @@ import os
 import pwd
 import subprocess
 import tempfile
+from collections.abc import Callable
 from dataclasses import dataclass, field
-from typing import Any, Callable, Dict, List, Optional, Tuple
+from typing import Any
 
 from ansible.module_utils.basic import AnsibleModule
 
@@ -228,16 +228,16 @@ class File:
     content: str
     owner: str
     mode: int
-    facts: Dict[str, Any]
+    facts: dict[str, Any]
 
 
 @dataclass
 class Outcome:
-    written: List[str] = field(default_factory=list)
-    removed: List[str] = field(default_factory=list)
-    users: List[str] = field(default_factory=list)
-    before: Dict[str, Any] = field(default_factory=dict)
-    after: Dict[str, Any] = field(default_factory=dict)
+    written: list[str] = field(default_factory=list)
+    removed: list[str] = field(default_factory=list)
+    users: list[str] = field(default_factory=list)
+    before: dict[str, Any] = field(default_factory=dict)
+    after: dict[str, Any] = field(default_factory=dict)
 
     @property
     def changed(self) -> bool:
@@ -259,7 +259,7 @@ def sysusers(user: str) -> None:
         raise LayingError(f"user {user} cannot be made: {done.stderr.strip() or 'systemd-sysusers failed'}")
 
 
-def account(user: str) -> Optional[Tuple[int, int]]:
+def account(user: str) -> tuple[int, int] | None:
     """(uid, gid) of a user of this host, None when there is none."""
     try:
         entry = pwd.getpwnam(user)
@@ -275,7 +275,7 @@ class Laying:
         self,
         root: str,
         check: bool,
-        find_account: Callable[[str], Optional[Tuple[int, int]]] = account,
+        find_account: Callable[[str], tuple[int, int] | None] = account,
         make_user: Callable[[str], None] = sysusers,
     ) -> None:
         self.root = root.rstrip("/")
@@ -283,7 +283,7 @@ class Laying:
         self.find_account = find_account
         self.make_user = make_user
 
-    def run(self, files: List[File], prune: bool) -> Outcome:
+    def run(self, files: list[File], prune: bool) -> Outcome:
         outcome = Outcome()
         memory = self._remembered()
         accounts = self._accounts(files, outcome)
@@ -304,7 +304,7 @@ class Laying:
             self._write(self.root + MEMORY, json.dumps({"files": wanted}, indent=1, sort_keys=True), 0o644, None)
         return outcome
 
-    def _remembered(self) -> Dict[str, Any]:
+    def _remembered(self) -> dict[str, Any]:
         """path -> {sha256, facts} of the last run; what cannot be read is as good as never written."""
         try:
             with open(self.root + MEMORY, encoding="utf-8") as stream:
@@ -313,8 +313,8 @@ class Laying:
             return {}
         return files if isinstance(files, dict) else {}
 
-    def _accounts(self, files: List[File], outcome: Outcome) -> Dict[str, Optional[Tuple[int, int]]]:
-        accounts: Dict[str, Optional[Tuple[int, int]]] = {}
+    def _accounts(self, files: list[File], outcome: Outcome) -> dict[str, tuple[int, int] | None]:
+        accounts: dict[str, tuple[int, int] | None] = {}
         for owner in sorted({item.owner for item in files}):
             found = self.find_account(owner)
             if found is None:
@@ -327,7 +327,7 @@ class Laying:
             accounts[owner] = found
         return accounts
 
-    def _lay(self, item: File, ids: Optional[Tuple[int, int]], memory: Dict[str, Any], outcome: Outcome) -> None:
+    def _lay(self, item: File, ids: tuple[int, int] | None, memory: dict[str, Any], outcome: Outcome) -> None:
         path = self.root + item.path
         try:
             status = os.lstat(path)
@@ -346,7 +346,7 @@ class Laying:
         self._directory(os.path.dirname(path))
         self._write(path, item.content, item.mode, ids)
 
-    def _remove(self, path: str, known: Dict[str, Any], outcome: Outcome) -> None:
+    def _remove(self, path: str, known: dict[str, Any], outcome: Outcome) -> None:
         """Only below the pki folder: a damaged memory must not remove anything else."""
         if not path.startswith(PKI + "/") or ".." in path or not os.path.lexists(self.root + path):
             return
@@ -373,7 +373,7 @@ class Laying:
         except OSError as error:
             raise LayingError(f"{missing[0]} cannot be made: {error.strerror}. Is there a file in its place, or is the disk full or read-only?") from None
 
-    def _write(self, path: str, content: str, mode: int, ids: Optional[Tuple[int, int]]) -> None:
+    def _write(self, path: str, content: str, mode: int, ids: tuple[int, int] | None) -> None:
         temporary = ""
         try:
             descriptor, temporary = tempfile.mkstemp(prefix="." + os.path.basename(path) + ".", dir=os.path.dirname(path))
@@ -394,7 +394,7 @@ def _digest(text: str) -> str:
     return hashlib.sha256(text.encode()).hexdigest()
 
 
-def _page(facts: Dict[str, Any]) -> str:
+def _page(facts: dict[str, Any]) -> str:
     """The facts of several files as text, for a diff."""
     lines = []
     for path in sorted(facts):

@@ -336,8 +336,8 @@ class Credentials:
     site: str = "site"
     policy: Policy = field(default_factory=Policy)
     dry_run: bool = False
-    decrypt: Callable[[bytes], bytes] = staticmethod(lambda data: data)
-    now: datetime.datetime = field(default_factory=lambda: datetime.datetime.now(datetime.timezone.utc).replace(microsecond=0))
+    decrypt: Callable[[bytes], bytes] = field(default=bytes)
+    now: datetime.datetime = field(default_factory=lambda: datetime.datetime.now(datetime.UTC).replace(microsecond=0))
     _authorities: dict[str, Authority] = field(default_factory=dict)
     _locked: bool = False
 
