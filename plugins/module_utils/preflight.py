@@ -6,7 +6,6 @@ A check is a function from a host and what is asked of it to problems; its name 
 
 from __future__ import annotations
 
-import ipaddress
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import asdict, dataclass, field
 
@@ -200,7 +199,7 @@ def _cpus(host: Host, wanted: Wanted) -> Iterator[Problem]:
     if host.cpus() < needed:
         yield Problem(
             "cpus",
-            f"has {host.cpus()} CPUs, and the class {node_class} needs {needed}",
+            f"has {host.cpus()} CPU{'' if host.cpus() == 1 else 's'}, and the class {node_class} needs {needed}",
             "give the machine more CPUs, take the class from the node, or lower base_min_cpus",
         )
 
@@ -331,7 +330,7 @@ def _ports(host: Host, wanted: Wanted) -> Iterator[Problem]:
             continue
         told.add(key)
         by = f"{process.command} (pid {pid}{', ' + process.unit if process.unit else ''})"
-        stop = f"systemctl disable --now {process.unit}" if process.unit.endswith(".service") else f"end {process.command}"
+        stop = f"systemctl disable --now {process.unit}" if process.unit.endswith(".service") else f"kill {pid}"
         if port.first == port.last:
             yield Problem(
                 "ports",
@@ -460,10 +459,3 @@ def _sysctl_writable(host: Host) -> bool:
     """Whether the sysctls that a platform sets can be set; the ones the kernel does not (yet) have are no hindrance."""
     keys = ("net/ipv4/ip_forward", "net/netfilter/nf_conntrack_max", "vm/overcommit_memory", "kernel/panic")
     return all(host.opens_for_writing(f"/proc/sys/{key}") for key in keys if host.exists(f"/proc/sys/{key}"))
-
-
-def is_ipv4(address: str) -> bool:
-    try:
-        return ipaddress.ip_address(address).version == 4
-    except ValueError:
-        return False

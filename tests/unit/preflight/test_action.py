@@ -1,0 +1,63 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What the controller adds to a preflight: whom to try, and one message."""
+
+from __future__ import annotations
+
+import inspect
+
+import yaml
+from ansible_collections.ashlar.stack.plugins.action.preflight import choose_peers, message
+from ansible_collections.ashlar.stack.plugins.module_utils.preflight import NAMES, Problem
+from ansible_collections.ashlar.stack.plugins.modules import preflight as module
+
+NODES = {f"n{number}": {"address": f"10.0.0.{number}"} for number in range(5)}
+
+
+def names(peers: list[dict]) -> list[str]:
+    return [peer["name"] for peer in peers]
+
+
+def test_every_node_is_tried_by_someone_and_nobody_tries_more_than_asked() -> None:
+    chosen = {host: names(choose_peers(host, list(NODES), NODES, {}, 2)) for host in NODES}
+    assert chosen["n4"] == ["n0", "n1"]
+    assert {peer for peers in chosen.values() for peer in peers} == set(NODES)
+
+
+def test_a_host_never_tries_itself() -> None:
+    assert names(choose_peers("n1", list(NODES), NODES, {}, 99)) == ["n2", "n3", "n4", "n0"]
+    assert choose_peers("n1", ["n1"], NODES, {}, 99) == []
+
+
+def test_hosts_outside_of_the_play_are_not_tried() -> None:
+    assert names(choose_peers("n1", ["n1", "n3", "bastion"], NODES, {}, 8)) == ["n3"]
+
+
+def test_the_port_of_ssh_counts_only_for_the_private_address() -> None:
+    variables = {
+        "n2": {"ansible_port": 2222},
+        "n3": {"ansible_host": "203.0.113.3", "ansible_port": 2222},
+        "n4": {"ansible_host": "10.0.0.4", "ansible_port": "2022"},
+    }
+    chosen = choose_peers("n1", list(NODES), NODES, variables, 8)
+    assert {peer["name"]: peer["port"] for peer in chosen} == {"n2": 2222, "n3": 22, "n4": 2022, "n0": 22}
+
+
+def test_the_message_names_host_problem_remedy_and_way_out() -> None:
+    problems = [Problem("memory", "has 1 MB", "buy more"), Problem("os", "Minix 3 is not supported", "install another")]
+    assert message("n1", problems) == (
+        "n1 has 2 problems, nothing was changed on it:\n"
+        "  memory: has 1 MB\n"
+        "    -> buy more\n"
+        "  os: Minix 3 is not supported\n"
+        "    -> install another\n"
+        "To go on regardless, skip checks by name: base_preflight_skip: [memory, os]"
+    )
+    assert message("n1", problems[:1]).startswith("n1 has a problem, nothing was changed on it:\n")
+
+
+def test_the_documentation_names_every_check_and_option() -> None:
+    documented = yaml.safe_load(module.DOCUMENTATION)
+    said = " ".join(documented["description"])
+    assert [name for name in NAMES if f"C({name})" not in said] == []
+    source = inspect.getsource(module.main)
+    assert [name for name in documented["options"] if f'"{name}": {{"type"' not in source] == []

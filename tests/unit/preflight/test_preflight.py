@@ -1,0 +1,492 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Wrong hosts, each laid out as a folder that stands for /, and what the operator is told about them."""
+
+from __future__ import annotations
+
+import gzip
+import socket
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+from ansible_collections.ashlar.stack.plugins.module_utils.preflight import (
+    FEATURES,
+    Port,
+    Problem,
+    Wanted,
+    clock_problem,
+    examine,
+    facts,
+)
+from ansible_collections.ashlar.stack.plugins.module_utils.preflight_host import Host, Peer, parse_sockets, unit_of
+
+GIB = 1024**3
+ADDRESS = "10.0.0.11"
+WANTED = Wanted(
+    address=ADDRESS,
+    classes=("control", "worker"),
+    min_cpus={"control": 2, "worker": 1},
+    min_memory_mb={"control": 1700, "worker": 900},
+    min_disk_gb={"control": 20},
+    min_disk_free_percent=15,
+    kernel_features=tuple(FEATURES),
+    ports=(Port("etcd", "client", 2379, 2379, "tcp"), Port("kubernetes_node", "node_ports", 30000, 32767, "tcp")),
+    peers=(Peer("n2", "10.0.0.12", 22),),
+)
+
+
+class FakeHost(Host):
+    """A good host; tests spoil it by its attributes and by its files."""
+
+    def __init__(self, root: Path) -> None:
+        super().__init__(str(root))
+        self.uid = 0
+        self.architecture = "x86_64"
+        self.cpu_count = 4
+        self.disk_bytes = (100 * GIB, 60 * GIB)
+        self.interfaces = {"127.0.0.1": "lo", ADDRESS: "eth0"}
+        self.silent: dict[str, str] = {}
+        self.working_commands: set[str] = set()
+        self.locked: set[str] = set()
+        for path, text in {
+            "/etc/os-release": 'ID=debian\nVERSION_ID="13"\nVERSION_CODENAME=trixie\nPRETTY_NAME="Debian GNU/Linux 13 (trixie)"\n',
+            "/proc/1/comm": "systemd\n",
+            "/proc/1/status": "Name:\tsystemd\nCapBnd:\t000001ffffffffff\n",
+            "/proc/meminfo": "MemTotal:        4028432 kB\nSwapTotal:       0 kB\n",
+            "/etc/hosts": "127.0.0.1 localhost\n10.0.0.11 n1 # us\n",
+            "/etc/resolv.conf": "nameserver 10.0.0.2\n",
+            "/proc/filesystems": "nodev\tsysfs\nnodev\toverlay\n",
+            "/sys/fs/cgroup/cgroup.controllers": "cpuset cpu io memory pids\n",
+            "/sys/class/net/eth0/mtu": "1450\n",
+            "/proc/sys/net/ipv4/ip_forward": "0\n",
+        }.items():
+            self.write(path, text)
+        self.write_options("CONFIG_X86=y", *(f"{feature.option}=y" for feature in FEATURES.values()))
+
+    def write(self, path: str, text: str) -> None:
+        place = Path(self.path(path))
+        place.parent.mkdir(parents=True, exist_ok=True)
+        place.write_text(text)
+
+    def write_options(self, *options: str) -> None:
+        Path(self.path("/proc/config.gz")).write_bytes(gzip.compress("\n".join(["#", *options, ""]).encode()))
+
+    def listen(self, table: str, address: str, port: int, pid: int, command: str, unit: str, executable: str = "/usr/bin/x") -> None:
+        """Lets a process listen at an address in the kernel's notation."""
+        state = "0A" if table.startswith("tcp") else "07"
+        inode = 4000 + pid
+        self.write(
+            f"/proc/net/{table}",
+            "  sl  local_address rem_address   st tx_queue rx_queue tr tm->when retrnsmt   uid  timeout inode\n"
+            f"   0: {address}:{port:04X} 00000000:0000 {state} 00000000:00000000 00:00000000 00000000     0        0 {inode} 1 0 100 0\n",
+        )
+        self.write(f"/proc/{pid}/comm", f"{command}\n")
+        self.write(f"/proc/{pid}/cgroup", f"0::/system.slice/{unit}\n" if unit else "0::/\n")
+        Path(self.path(f"/proc/{pid}/exe")).symlink_to(executable)
+        Path(self.path(f"/proc/{pid}/fd")).mkdir()
+        Path(self.path(f"/proc/{pid}/fd/3")).symlink_to(f"socket:[{inode}]")
+
+    def user_id(self) -> int:
+        return self.uid
+
+    def machine(self) -> str:
+        return self.architecture
+
+    def kernel(self) -> str:
+        return "6.12.1"
+
+    def name(self) -> str:
+        return "n1"
+
+    def cpus(self) -> int:
+        return self.cpu_count
+
+    def disk(self, path: str) -> tuple[int, int]:
+        return self.disk_bytes
+
+    def addresses(self) -> dict[str, str]:
+        return self.interfaces
+
+    def opens_for_writing(self, path: str) -> bool:
+        return path not in self.locked
+
+    def resolves(self, name: str, seconds: float) -> bool:
+        return False
+
+    def reach(self, peers: list[Peer], seconds: float) -> dict[str, str]:
+        return self.silent
+
+    def run(self, command: list[str], seconds: float = 5) -> bool:
+        return " ".join(command) in self.working_commands
+
+
+@pytest.fixture
+def host(tmp_path: Path) -> FakeHost:
+    return FakeHost(tmp_path)
+
+
+def only(problems: list[Problem]) -> Problem:
+    assert len(problems) == 1, problems
+    return problems[0]
+
+
+def test_a_good_host_has_no_problem(host: FakeHost) -> None:
+    assert examine(host, WANTED) == []
+
+
+def test_facts_are_small_and_say_what_roles_decide_by(host: FakeHost) -> None:
+    assert facts(host, WANTED) == {
+        "node_architecture": "amd64",
+        "node_os": {"id": "debian", "version": "13", "codename": "trixie"},
+        "node_kernel": "6.12.1",
+        "node_cpus": 4,
+        "node_memory_mb": 3934,
+        "node_swap_mb": 0,
+        "node_cgroup": "v2",
+        "node_container": False,
+        "node_can_lower_oom_score_adj": True,
+        "node_sysctl_writable": True,
+        "node_interface": "eth0",
+        "node_mtu": 1450,
+    }
+
+
+def test_facts_of_a_container_without_capabilities(host: FakeHost) -> None:
+    host.architecture = "aarch64"
+    host.write("/proc/1/status", "CapBnd:\t000001fffeffffff\n")
+    host.write("/proc/1/environ", "HOME=/root\0container=podman\0")
+    host.write("/proc/sys/net/netfilter/nf_conntrack_max", "1\n")
+    host.locked = {"/proc/sys/net/netfilter/nf_conntrack_max"}
+    Path(host.path("/sys/fs/cgroup/cgroup.controllers")).unlink()
+    found = facts(host, WANTED)
+    assert found["node_architecture"] == "arm64"
+    assert found["node_container"] is True
+    assert found["node_can_lower_oom_score_adj"] is False
+    assert found["node_sysctl_writable"] is False
+    assert found["node_cgroup"] == "v1"
+
+
+def _old_system(host: FakeHost) -> None:
+    host.write("/etc/os-release", 'ID=debian\nVERSION_ID="11"\nPRETTY_NAME="Debian GNU/Linux 11 (bullseye)"\n')
+
+
+def _other_system(host: FakeHost) -> None:
+    host.write("/etc/os-release", 'ID="rocky"\nVERSION_ID="9.4"\nPRETTY_NAME="Rocky Linux 9.4 (Blue Onyx)"\n')
+
+
+def _other_architecture(host: FakeHost) -> None:
+    host.architecture = "riscv64"
+
+
+def _no_systemd(host: FakeHost) -> None:
+    host.write("/proc/1/comm", "sh\n")
+
+
+def _few_cpus(host: FakeHost) -> None:
+    host.cpu_count = 1
+
+
+def _little_memory(host: FakeHost) -> None:
+    host.write("/proc/meminfo", "MemTotal: 1048576 kB\n")
+
+
+def _small_disk(host: FakeHost) -> None:
+    host.disk_bytes = (8 * GIB, 6 * GIB)
+
+
+def _full_disk(host: FakeHost) -> None:
+    host.disk_bytes = (100 * GIB, 9 * GIB)
+
+
+def _other_address(host: FakeHost) -> None:
+    host.interfaces = {"127.0.0.1": "lo", "192.168.7.4": "ens3", "10.0.0.99": "ens4"}
+
+
+def _only_ipv6(host: FakeHost) -> None:
+    host.interfaces = {"127.0.0.1": "lo"}
+
+
+def _no_localhost(host: FakeHost) -> None:
+    host.write("/etc/hosts", "10.0.0.11 n1\n")
+
+
+def _unreachable_peer(host: FakeHost) -> None:
+    host.silent = {"n2": "no answer in 3 seconds"}
+
+
+def _old_kernel(host: FakeHost) -> None:
+    host.write_options("CONFIG_VETH=y", "CONFIG_BRIDGE=y", "CONFIG_NF_CONNTRACK=y", "CONFIG_NF_TABLES=y", "CONFIG_VXLAN=m")
+
+
+def _no_memory_controller(host: FakeHost) -> None:
+    host.write("/sys/fs/cgroup/cgroup.controllers", "cpuset cpu io pids\n")
+
+
+def _taken_port(host: FakeHost) -> None:
+    host.listen("tcp", "00000000", 2379, 812, "etcd", "etcd-old.service")
+
+
+def _taken_port_without_unit(host: FakeHost) -> None:
+    host.listen("tcp6", "00000000000000000000000000000000", 2379, 812, "nc", "")
+
+
+def _other_firewall(host: FakeHost) -> None:
+    host.write("/etc/ufw/ufw.conf", "ENABLED=yes\nLOGLEVEL=low\n")
+
+
+@pytest.mark.parametrize(
+    ("spoil", "check", "message", "remedy"),
+    [
+        (
+            _old_system,
+            "os",
+            "Debian GNU/Linux 11 (bullseye) is not supported, Debian 12, 13 and Ubuntu 22.04, 24.04, 26.04 are",
+            "install one of these on the host",
+        ),
+        (
+            _other_system,
+            "os",
+            "Rocky Linux 9.4 (Blue Onyx) is not supported, Debian 12, 13 and Ubuntu 22.04, 24.04, 26.04 are",
+            "install one of these on the host",
+        ),
+        (
+            _other_architecture,
+            "architecture",
+            "the architecture riscv64 is not supported, x86_64 (amd64) and aarch64 (arm64) are",
+            "use another machine",
+        ),
+        (
+            _no_systemd,
+            "systemd",
+            "process 1 is sh, and needs to be systemd: every component is a unit",
+            "boot the host with systemd (a container needs /sbin/init as its command)",
+        ),
+        (
+            _few_cpus,
+            "cpus",
+            "has 1 CPU, and the class control needs 2",
+            "give the machine more CPUs, take the class from the node, or lower base_min_cpus",
+        ),
+        (
+            _little_memory,
+            "memory",
+            "has 1024 MB of memory, and the class control needs 1700 MB",
+            "give the machine more memory, take the class from the node, or lower base_min_memory_mb",
+        ),
+        (
+            _small_disk,
+            "disk",
+            "the disk under /var/lib has 8.0 GB, and the class control needs 20 GB",
+            "give the machine a larger disk, take the class from the node, or lower base_min_disk_gb",
+        ),
+        (
+            _full_disk,
+            "disk",
+            "the disk under /var/lib is 9.0 % free, and 15 % are needed: below that the kubelet evicts pods and deletes images",
+            "free space, or lower base_min_disk_free_percent together with the kubelet's eviction thresholds",
+        ),
+        (
+            _other_address,
+            "address",
+            "node_address 10.0.0.11 is on none of the host's interfaces, which have 10.0.0.99 (ens4), 192.168.7.4 (ens3)",
+            "correct node_address in the site's 10-nodes.yml, or put the address on an interface",
+        ),
+        (
+            _only_ipv6,
+            "address",
+            "no interface has an IPv4 address, and IPv6 alone is not supported",
+            "give the host a private IPv4 address",
+        ),
+        (_no_localhost, "names", "the name localhost does not resolve", "add the line `127.0.0.1 localhost` to /etc/hosts"),
+        (
+            _unreachable_peer,
+            "peers",
+            "does not reach the node n2 at 10.0.0.12 port 22: no answer in 3 seconds",
+            "see that n2 runs, that its node_address is right and routed, and that no firewall between them drops packets;"
+            " without it: --limit '!n2'",
+        ),
+        (
+            _old_kernel,
+            "kernel",
+            "the kernel 6.12.1 has no br_netfilter, vxlan",
+            "install the distribution's full kernel package (linux-image-amd64, linux-modules-extra) and boot it, or use another machine",
+        ),
+        (
+            _no_memory_controller,
+            "cgroups",
+            "the kernel has no cgroup controller memory",
+            "boot with `cgroup_enable=memory` and without `cgroup_disable=` on the kernel's command line",
+        ),
+        (
+            _taken_port,
+            "ports",
+            "tcp port 2379, which etcd needs (client), is taken by etcd (pid 812, etcd-old.service)",
+            "stop what holds it (systemctl disable --now etcd-old.service), or give etcd another port",
+        ),
+        (
+            _taken_port_without_unit,
+            "ports",
+            "tcp port 2379, which etcd needs (client), is taken by nc (pid 812)",
+            "stop what holds it (kill 812), or give etcd another port",
+        ),
+        (
+            _other_firewall,
+            "firewalls",
+            "ufw is active and drops what Ashlar's own firewall accepts",
+            "ufw disable (Ashlar's firewall takes its place), or let it pass the platform's ports and skip this check",
+        ),
+    ],
+)
+def test_a_wrong_host_gets_one_clear_error(
+    host: FakeHost, spoil: Callable[[FakeHost], None], check: str, message: str, remedy: str
+) -> None:
+    spoil(host)
+    assert only(examine(host, WANTED)) == Problem(check, message, remedy)
+    assert examine(host, replace(WANTED, skip=(check,))) == []
+
+
+def test_all_problems_are_told_at_once(host: FakeHost) -> None:
+    _old_system(host)
+    _little_memory(host)
+    _unreachable_peer(host)
+    assert [problem.check for problem in examine(host, WANTED)] == ["os", "memory", "peers"]
+
+
+def test_without_root_nothing_else_is_told(host: FakeHost) -> None:
+    host.uid = 1000
+    _little_memory(host)
+    assert only(examine(host, WANTED)) == Problem(
+        "root",
+        "Ansible works as the user with id 1000, and needs to be root",
+        "set ansible_become: true for the host, or log in as root (ansible_user)",
+    )
+
+
+def test_the_greatest_minimum_of_the_classes_counts(host: FakeHost) -> None:
+    _little_memory(host)
+    assert examine(host, replace(WANTED, classes=("worker",))) == []
+
+
+def test_a_feature_counts_when_it_is_a_module_that_can_be_loaded_or_when_trying_it_works(host: FakeHost) -> None:
+    Path(host.path("/proc/config.gz")).unlink()
+    host.write("/sys/module/nf_conntrack/refcnt", "0")
+    host.write("/proc/sys/net/bridge/bridge-nf-call-iptables", "1")
+    host.write("/boot/config-6.12.1", "#\nCONFIG_VETH=y\n")
+    host.working_commands = {
+        "modprobe --dry-run --quiet bridge",
+        "nft list tables",
+        "unshare --net ip link add ashlar0 type vxlan id 1 dev lo dstport 4789",
+    }
+    assert examine(host, WANTED) == []
+
+
+@pytest.mark.parametrize(
+    ("unit", "executable"),
+    [
+        ("etcd.service", "/opt/ashlar/etcd/3.7.3/etcd"),
+        ("recorded.service", "/usr/sbin/haproxy"),
+        ("written.service", "/usr/bin/python3.13"),
+        ("kubepods.slice/kubepods-burstable.slice/cri-containerd-1.scope", "/bin/server"),
+    ],
+)
+def test_what_our_own_units_listen_on_is_not_taken(host: FakeHost, unit: str, executable: str) -> None:
+    host.write("/var/lib/ashlar/units/recorded.service.json", "{}")
+    host.write("/etc/systemd/system/written.service", "[Service]\nExecStart=/opt/ashlar/thing/current/thing\n")
+    host.listen("tcp", "0B00000A", 2379, 812, "x", unit, executable)
+    assert examine(host, WANTED) == []
+
+
+@pytest.mark.parametrize(
+    ("table", "address", "port"),
+    [
+        ("tcp", "3500007F", 2379),  # 127.0.0.53, where systemd-resolved listens
+        ("tcp", "0C00000A", 2379),  # another address of the host
+        ("udp", "00000000", 2379),
+        ("tcp", "00000000", 2378),
+    ],
+)
+def test_listeners_elsewhere_do_not_matter(host: FakeHost, table: str, address: str, port: int) -> None:
+    host.listen(table, address, port, 812, "x", "x.service")
+    assert examine(host, WANTED) == []
+
+
+def test_a_listener_inside_of_a_range_is_a_warning(host: FakeHost) -> None:
+    host.listen("tcp", "00000000", 30080, 812, "nginx", "nginx.service")
+    problem = only(examine(host, WANTED))
+    assert not problem.fatal
+    assert problem.message == (
+        "nginx (pid 812, nginx.service) listens on tcp port 30080, inside of the range 30000-32767 of kubernetes_node (node_ports)"
+    )
+
+
+def test_another_platform_is_a_warning(host: FakeHost) -> None:
+    host.listen("tcp", "00000000", 9, 812, "dockerd", "docker.service", "/usr/bin/dockerd")
+    problem = only(examine(host, WANTED))
+    assert not problem.fatal
+    assert problem.message == "Docker runs already (pid 812, docker.service) and may fight over ports, cgroups and packet filters"
+
+
+def test_a_name_that_does_not_resolve_is_a_warning(host: FakeHost) -> None:
+    host.write("/etc/hosts", "127.0.0.1 localhost\n")
+    host.write("/etc/resolv.conf", "# nameserver 10.0.0.2\n")
+    assert [(problem.check, problem.fatal) for problem in examine(host, WANTED)] == [("names", False), ("names", False)]
+
+
+@pytest.mark.parametrize(
+    ("host_time", "message"),
+    [
+        (1000.0, None),
+        (1000.9, None),
+        (997.9, "the clock is 2.1 seconds behind the controller's, allowed are 2 seconds"),
+        (1003.5, "the clock is 2.5 seconds ahead of the controller's, allowed are 2 seconds"),
+        (1000.0 - 4000, "the clock is 67 minutes behind the controller's, allowed are 2 seconds"),
+        (1000.0 + 3 * 3600 + 1, "the clock is 3 hours ahead of the controller's, allowed are 2 seconds"),
+    ],
+)
+def test_only_what_the_way_to_the_host_cannot_explain_is_clock_skew(host_time: float, message: str | None) -> None:
+    problem = clock_problem(host_time, asked=1000.0, answered=1001.0, most_seconds=2)
+    assert (problem and problem.message) == message
+
+
+def test_sockets_are_read_in_the_kernels_notation() -> None:
+    table = (
+        "  sl  local_address\n"
+        "   0: 0100007F:0035 00000000:0000 0A 0:0 00:0 0 0 0 17\n"
+        "   1: 0100007F:0036 0100007F:9999 01 0:0 00:0 0 0 0 18\n"
+        "   2: 0000000000000000FFFF00000B00000A:1F90 0:0000 0A 0:0 00:0 0 0 0 19\n"
+        "broken line\n"
+    )
+    assert [(each.address, each.port, each.inode) for each in parse_sockets(table, "tcp", "0A")] == [
+        ("127.0.0.1", 53, 17),
+        ("10.0.0.11", 8080, 19),
+    ]
+
+
+def test_units_are_found_in_both_cgroup_versions() -> None:
+    assert unit_of("12:memory:/x.service\n1:name=systemd:/system.slice/etcd.service\n0::/\n") == "etcd.service"
+    assert unit_of("0::/system.slice/docker.service/sub\n") == "docker.service"
+    assert unit_of("0::/\n") == ""
+
+
+def test_a_refused_connection_is_an_answer_and_silence_is_not() -> None:
+    with socket.socket() as listening, socket.socket() as closed:
+        listening.bind(("127.0.0.1", 0))
+        listening.listen()
+        closed.bind(("127.0.0.1", 0))
+        open_port, refused_port = listening.getsockname()[1], closed.getsockname()[1]
+        assert Host().reach([Peer("open", "127.0.0.1", open_port), Peer("refused", "127.0.0.1", refused_port)], 2) == {}
+        with socket.socket() as full:
+            # A queue of one that is taken drops every further connection silently.
+            full.bind(("127.0.0.1", 0))
+            full.listen(0)
+            with socket.create_connection(full.getsockname()):
+                assert Host().reach([Peer("full", *full.getsockname())], 0.2) == {"full": "no answer in 0.2 seconds"}
+
+
+def test_this_machine_can_be_asked() -> None:
+    machine = Host()
+    assert "127.0.0.1" in machine.addresses()
+    size, free = machine.disk("/var/lib/does/not/exist/yet")
+    assert 0 <= free <= size
+    assert machine.resolves("localhost", 2)
