@@ -1,0 +1,115 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The controller's half of `ashlar.stack.tree`: renders the templates and sends all files as one bundle."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from typing import Any
+
+from ansible.errors import AnsibleActionFail, AnsibleError
+from ansible.plugins.action import ActionBase
+from ansible.template import trust_as_template
+from ansible_collections.ashlar.stack.plugins.module_utils.tree_bundle import Source, pack
+
+SUFFIX = ".j2"
+IGNORED = (".git", ".gitkeep", ".DS_Store", "__pycache__")
+
+
+def walk(folder: str) -> Iterator[tuple[str, str]]:
+    """Every file below `folder` as (file, path on the host without .j2), sorted; what begins with `_` at the top is for includes."""
+    for here, folders, names in os.walk(folder):
+        top = here == folder
+        folders[:] = sorted(name for name in folders if name not in IGNORED and not (top and name.startswith("_")))
+        for name in sorted(names):
+            if name in IGNORED or name.endswith(("~", ".swp")) or (top and name.startswith("_")):
+                continue
+            source = os.path.join(here, name)
+            relative = os.path.relpath(source, folder)
+            yield source, "/" + (relative.removesuffix(SUFFIX))
+
+
+class ActionModule(ActionBase):
+    """See plugins/modules/tree.py for the documentation."""
+
+    TRANSFERS_FILES = False
+    _supports_check_mode = True
+    _supports_diff = True
+
+    def run(self, tmp: str | None = None, task_vars: dict[str, Any] | None = None) -> dict[str, Any]:
+        """Render, pack, and let the module do the rest in one call."""
+        task_vars = task_vars or {}
+        super().run(tmp, task_vars)
+        arguments = dict(self._task.args)
+        if "bundle" in arguments:
+            raise AnsibleActionFail("tree: 'bundle' is made from 'source' and cannot be given; leave it out")
+        source = arguments.pop("source", None)
+        name = arguments.get("name", "?")
+        if arguments.get("state", "present") != "absent":
+            folder = self._folder(str(source) if source else "templates", str(name), source is not None)
+            arguments["bundle"] = pack(self._sources(folder, str(name), task_vars))
+        result: dict[str, Any] = self._execute_module(module_name="ashlar.stack.tree", module_args=arguments, task_vars=task_vars)
+        # The arguments hold the whole tree, secrets too; nobody needs them back.
+        result.pop("invocation", None)
+        return result
+
+    def _folder(self, source: str, name: str, given: bool) -> str:
+        """The folder that `source` names: absolute, or in the role, or beside the playbook."""
+        role = getattr(self._task, "_role", None)
+        bases = [base for base in (getattr(role, "_role_path", None), self._loader.get_basedir()) if base]
+        candidates = [source] if os.path.isabs(source) else [os.path.join(base, source) for base in bases]
+        for candidate in candidates:
+            if os.path.isdir(candidate):
+                return os.path.realpath(candidate)
+        if not given and role is not None:
+            return os.devnull  # a role without templates: a tree of folders, links and units alone
+        raise AnsibleActionFail(
+            "tree {}: source '{}' is not a folder (looked for {}); it must name the folder whose paths are the host's paths".format(
+                name, source, ", ".join(candidates)
+            )
+        )
+
+    def _sources(self, folder: str, name: str, task_vars: dict[str, Any]) -> list[Source]:
+        """Every file of the tree with its content as it shall be on this host; a template that gives only white space is left out."""
+        parents = [os.path.dirname(folder), self._loader.get_basedir()]
+        search = [
+            folder,
+            *(place for base in [*task_vars.get("ansible_search_path", []), *parents] for place in (os.path.join(base, "templates"), base)),
+        ]
+        templar = self._templar.copy_with_new_env(searchpath=search, available_variables=task_vars)
+        sources: dict[str, Source] = {}
+        for file, path in walk(folder):
+            if os.path.islink(file):
+                raise AnsibleActionFail(
+                    f"tree {name}: {file} is a symbolic link, which a tree does not copy; name it under 'links' (path and target) instead"
+                )
+            if path in sources:
+                raise AnsibleActionFail(f"tree {name}: {file} exists as a file and as a template (.j2); keep one of them")
+            executable = os.access(file, os.X_OK)
+            if not file.endswith(SUFFIX):
+                sources[path] = Source(path, self._verbatim(file), executable)
+                continue
+            content = self._render(templar, file, name)
+            if content.strip():
+                sources[path] = Source(path, content.encode(), executable)
+        return list(sources.values())
+
+    def _verbatim(self, file: str) -> bytes:
+        """The bytes of a file, decrypted if it is in a vault."""
+        with open(self._loader.get_real_file(file), "rb") as stream:
+            return stream.read()
+
+    def _render(self, templar: Any, file: str, name: str) -> str:
+        """A template's text with the task's variables, as the template module renders it."""
+        try:
+            template = trust_as_template(self._loader.get_text_file_contents(file))
+            rendered = templar.template(template, escape_backslashes=False, overrides={"trim_blocks": True})
+        except AnsibleError as error:
+            raise AnsibleActionFail(f"tree {name}: {file} cannot be rendered: {error.message}") from error
+        if rendered is None:
+            return ""
+        if isinstance(rendered, (dict, list)):
+            raise AnsibleActionFail(
+                f"tree {name}: {file} renders to a {type(rendered).__name__}, not to text; end it with a filter such as to_nice_json or to_nice_yaml"
+            )
+        return str(rendered)

@@ -1,0 +1,358 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The host's half of `ashlar.stack.tree`."""
+
+from __future__ import annotations
+
+DOCUMENTATION = r"""
+module: tree
+short_description: Lays a folder of templates down on a host, whole, and keeps the units that use it running with it
+version_added: 1.0.0
+author: Ashlar developers (@ashlar)
+description:
+  - Renders a whole folder of templates on the controller and sends it as one bundle. Paths below the folder are paths of the host.
+  - Files ending in C(.j2) are rendered with the task's variables as M(ansible.builtin.template) does (C(trim_blocks), the newline at the
+    end is kept) and lose that suffix; all others are copied as they are, binary files too.
+  - A template that renders to nothing but white space is not laid down, which is how a role leaves out an optional file.
+  - Files and folders whose name begins with C(_) at the top of the folder are not laid down; they are for C(include) and C(import).
+  - What differs is written atomically, after O(validate) accepted it. Files that the tree laid down before and no longer has are removed,
+    and nothing else is.
+  - A restart is state. What each unit of O(units) was last started with is remembered by digest, and the unit is restarted when that
+    differs, so a run that was interrupted anywhere is made good by the next.
+  - Some places act by themselves when written. C(/etc/sysusers.d) creates users before owners are set, C(/etc/tmpfiles.d) creates what it
+    describes, C(/etc/modules-load.d) loads modules and C(/etc/sysctl.d) sets kernel settings (what a container cannot do is a warning),
+    C(/etc/systemd/system) reloads systemd.
+options:
+  name:
+    description:
+      - Name of the tree, under which it is remembered in C(/var/lib/ashlar/trees). One name, one task.
+    type: str
+    required: true
+  source:
+    description:
+      - Folder on the controller; relative to the role, or to the playbook where there is none.
+      - By default the role's C(templates); a role without that folder lays down O(directories), O(links) and O(units) alone.
+    type: path
+  state:
+    description:
+      - V(absent) stops and disables the tree's units and removes everything it laid down.
+    type: str
+    choices: [present, absent]
+    default: present
+  files:
+    description:
+      - Owner, group and mode of files by glob; the first that matches wins. Without one, a file is V(root:root) and V(0644), or V(0755)
+        if its source is executable.
+    type: list
+    elements: dict
+    default: []
+    suboptions:
+      path:
+        description: Glob over host paths. C(*) stays within a folder, C(**) crosses folders.
+        type: str
+        required: true
+      owner:
+        description: User name or number.
+        type: str
+        default: root
+      group:
+        description: Group name or number.
+        type: str
+        default: root
+      mode:
+        description: Four octal digits in quotes. A file that others may not read is never shown in a diff.
+        type: str
+  directories:
+    description:
+      - Folders that shall be there. Folders that files need are made by themselves, owned by root with mode 0755.
+      - A folder that this tree made and no longer needs is removed when it is empty.
+    type: list
+    elements: dict
+    default: []
+    suboptions:
+      path:
+        description: Absolute path.
+        type: str
+        required: true
+      owner:
+        description: User name or number.
+        type: str
+        default: root
+      group:
+        description: Group name or number.
+        type: str
+        default: root
+      mode:
+        description: Four octal digits in quotes.
+        type: str
+        default: "0755"
+  links:
+    description:
+      - Symbolic links that shall be there.
+    type: list
+    elements: dict
+    default: []
+    suboptions:
+      path:
+        description: Absolute path of the link.
+        type: str
+        required: true
+      target:
+        description: What it points to, as it is written into the link.
+        type: str
+        required: true
+  validate:
+    description:
+      - Programs that must accept files before any file of the tree is replaced. They run when the content of any file differs, on a copy of
+        the whole tree that only root can read.
+      - In check mode a program that is not installed yet is a warning.
+    type: list
+    elements: dict
+    default: []
+    suboptions:
+      path:
+        description: Glob over host paths; the program runs once for each match.
+        type: str
+        required: true
+      command:
+        description: Program and arguments. C({}) is replaced by the path of the copy, C({root}) by the folder that holds the copied tree.
+        type: list
+        elements: str
+        required: true
+  units:
+    description:
+      - systemd units that use the tree. They are started without waiting; M(ashlar.stack.ready) waits.
+      - A unit that runs already when it is first named here is restarted once, for it is not known what it was started with.
+      - A one-shot service that does not remain is run once for what it depends on.
+      - A unit whose unit file leaves the tree is stopped and disabled first.
+    type: list
+    elements: dict
+    default: []
+    suboptions:
+      name:
+        description: Unit name with suffix.
+        type: str
+        required: true
+      state:
+        description: V(stopped) and V(absent) wait until it has stopped. V(absent) disables it, too; it may be unknown to systemd.
+        type: str
+        choices: [started, stopped, masked, absent]
+        default: started
+      enabled:
+        description: Whether it starts at boot. By default V(true) for started units, and left as it is for stopped ones.
+        type: bool
+      files:
+        description:
+          - Globs of files of the tree whose change restarts the unit. The unit's own unit file and drop-ins always do.
+          - By default all of the tree but what lies in C(/etc/systemd/system) for other units and in the places that act by themselves; for
+            units other than services only their own.
+        type: list
+        elements: str
+      watch:
+        description:
+          - Globs of files outside the tree whose change restarts the unit. A link counts with its target and what the target file holds; a
+            link to a folder with its target alone; a folder with all files below it.
+        type: list
+        elements: str
+        default: []
+      reload:
+        description: Globs of files, of the tree or not, whose change reloads the unit instead of restarting it.
+        type: list
+        elements: str
+        default: []
+  root:
+    description:
+      - Folder that is taken for the host's C(/). With another than C(/) only files are laid down and nothing of the running host is touched
+        (for images and tests); owners are those of the running host.
+    type: path
+    default: /
+  bundle:
+    description:
+      - The files, packed by the action plugin from O(source). Not to be given.
+    type: str
+notes:
+  - Supports check mode (everything is computed, nothing is touched) and diff.
+  - A destination that is a symbolic link is itself replaced. On the way there only links owned by root are followed.
+  - Files that are removed from C(/etc/sysctl.d), C(/etc/modules-load.d), C(/etc/sysusers.d) and C(/etc/tmpfiles.d) do not undo what they did.
+  - Where SELinux is on, new files get the labels of their places if C(restorecon) is installed.
+"""
+
+EXAMPLES = r"""
+- name: Etcd is laid down and started
+  ashlar.stack.tree:
+    name: etcd
+    files:
+      - {path: /etc/etcd/*, owner: etcd, group: etcd, mode: "0640"}
+    directories:
+      - {path: /var/lib/etcd, owner: etcd, group: etcd, mode: "0700"}
+    units:
+      - name: etcd.service
+        watch: [/etc/ashlar/pki/etcd/peer.crt, /opt/ashlar/etcd/current]
+
+- name: The balancer takes a new configuration without dropping connections
+  ashlar.stack.tree:
+    name: api_balancer
+    validate:
+      - {path: /etc/haproxy/haproxy.cfg, command: [haproxy, -c, -f, "{}"]}
+    units:
+      - {name: haproxy.service, reload: [/etc/haproxy/haproxy.cfg]}
+
+- name: Nothing is left of etcd's files
+  ashlar.stack.tree: {name: etcd, state: absent}
+"""
+
+RETURN = r"""
+changed_paths:
+  description: Files, links and folders that were written or whose attributes were set.
+  type: list
+  returned: always
+  sample: [/etc/etcd/etcd.yml]
+removed_paths:
+  description: Files, links and folders that were removed.
+  type: list
+  returned: always
+started:
+  description: Units that were started.
+  type: list
+  returned: always
+restarted:
+  description: Units that ran and were restarted.
+  type: list
+  returned: always
+  sample: [etcd.service]
+reloaded:
+  description: Units that were reloaded.
+  type: list
+  returned: always
+stopped:
+  description: Units that were stopped.
+  type: list
+  returned: always
+warnings:
+  description: What could not be done and was tolerated, such as kernel settings that a container may not write.
+  type: list
+  returned: when there are some
+"""
+
+import re
+from typing import Any
+
+from ansible.module_utils.basic import AnsibleModule
+from ansible_collections.ashlar.stack.plugins.module_utils.tree import (
+    Attributes,
+    Tree,
+    TreeError,
+    TreeSpec,
+    Validator,
+    check_path,
+    parse_mode,
+)
+from ansible_collections.ashlar.stack.plugins.module_utils.tree_bundle import BundleError, unpack
+from ansible_collections.ashlar.stack.plugins.module_utils.tree_files import host_files
+from ansible_collections.ashlar.stack.plugins.module_utils.tree_run import HostRunner
+from ansible_collections.ashlar.stack.plugins.module_utils.units import UnitSpec, valid_name
+
+OWNER = {"owner": {"type": "str", "default": "root"}, "group": {"type": "str", "default": "root"}}
+PATH = {"path": {"type": "str", "required": True}}
+ARGUMENTS: dict[str, Any] = {
+    "name": {"type": "str", "required": True},
+    "source": {"type": "path"},
+    "state": {"type": "str", "choices": ["present", "absent"], "default": "present"},
+    "files": {"type": "list", "elements": "dict", "default": [], "options": {**PATH, **OWNER, "mode": {"type": "str"}}},
+    "directories": {
+        "type": "list",
+        "elements": "dict",
+        "default": [],
+        "options": {**PATH, **OWNER, "mode": {"type": "str", "default": "0755"}},
+    },
+    "links": {"type": "list", "elements": "dict", "default": [], "options": {**PATH, "target": {"type": "str", "required": True}}},
+    "validate": {
+        "type": "list",
+        "elements": "dict",
+        "default": [],
+        "options": {**PATH, "command": {"type": "list", "elements": "str", "required": True}},
+    },
+    "units": {
+        "type": "list",
+        "elements": "dict",
+        "default": [],
+        "options": {
+            "name": {"type": "str", "required": True},
+            "state": {"type": "str", "choices": ["started", "stopped", "masked", "absent"], "default": "started"},
+            "enabled": {"type": "bool"},
+            "files": {"type": "list", "elements": "str"},
+            "watch": {"type": "list", "elements": "str", "default": []},
+            "reload": {"type": "list", "elements": "str", "default": []},
+        },
+    },
+    "root": {"type": "path", "default": "/"},
+    "bundle": {"type": "str", "no_log": True},
+}
+
+
+def attributes(item: dict[str, Any], where: str) -> Attributes:
+    """One entry of `files` or `directories`."""
+    return Attributes(item["path"], item["owner"], item["group"], parse_mode(item["mode"], where + " " + item["path"]))
+
+
+def spec_of(arguments: dict[str, Any]) -> TreeSpec:
+    """The module's arguments as what the tree shall be; TreeError for what the argument specification cannot tell."""
+    name = arguments["name"]
+    if not re.match(r"[A-Za-z0-9][A-Za-z0-9_.-]*\Z", name):
+        raise TreeError(f"name '{name}' is not allowed; use letters, digits, '_', '-' and '.', beginning with a letter or digit")
+    where = f"tree {name}: "
+    for unit in arguments["units"]:
+        if not valid_name(unit["name"]) or "@." in unit["name"]:
+            raise TreeError(where + "unit '{}' is not a unit's name; write it with its suffix, like etcd.service".format(unit["name"]))
+        for pattern in unit["watch"] + unit["reload"] + (unit["files"] or []):
+            if not pattern.startswith("/"):
+                raise TreeError(where + "unit {}: '{}' must be an absolute path or glob".format(unit["name"], pattern))
+    names = [unit["name"] for unit in arguments["units"]]
+    if len(set(names)) != len(names):
+        raise TreeError(
+            where + "a unit is named twice in 'units': {}".format(", ".join(sorted({item for item in names if names.count(item) > 1})))
+        )
+    return TreeSpec(
+        name=name,
+        files=tuple(attributes(item, where + "files") for item in arguments["files"]),
+        directories=tuple(attributes(item, where + "directories") for item in arguments["directories"]),
+        links={check_path(item["path"], where + "links"): item["target"] for item in arguments["links"]},
+        validate=tuple(Validator(item["path"], tuple(item["command"])) for item in arguments["validate"]),
+        units=tuple(
+            UnitSpec(
+                name=unit["name"],
+                state=unit["state"],
+                enabled=unit["enabled"],
+                files=None if unit["files"] is None else tuple(unit["files"]),
+                watch=tuple(unit["watch"]),
+                reload=tuple(unit["reload"]),
+            )
+            for unit in arguments["units"]
+        ),
+        absent=arguments["state"] == "absent",
+    )
+
+
+def main() -> None:
+    """Run as an Ansible module."""
+    module = AnsibleModule(argument_spec=ARGUMENTS, supports_check_mode=True)
+    arguments = module.params
+    try:
+        spec = spec_of(arguments)
+        if not spec.absent and arguments["bundle"] is None:
+            raise TreeError(f"tree {spec.name}: no bundle arrived; the module runs through its action plugin (ashlar.stack.tree as a task)")
+        sources = unpack(arguments["bundle"]) if arguments["bundle"] else []
+        with host_files(arguments["root"]) as files:
+            live = arguments["root"] == "/"
+            result = Tree(spec, sources, files, HostRunner(), live=live).lay(module.check_mode)
+    except (TreeError, BundleError) as error:
+        module.fail_json(msg=str(error))
+    for warning in result.warnings:
+        module.warn(warning)
+    values = {key: value for key, value in result.__dict__.items() if key not in ("warnings", "diff")}
+    if module._diff:
+        values["diff"] = result.diff
+    module.exit_json(**values)
+
+
+if __name__ == "__main__":
+    main()
