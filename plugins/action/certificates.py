@@ -97,9 +97,7 @@ class ActionModule(ActionBase):
         specs = pki.parse_specs(arguments["certificates"])
         host = str(variables["inventory_hostname"])
         place = Path("admin") if arguments["destination"] == "controller" else Path("nodes") / host
-        issued = [
-            credentials.keypair(spec) if spec.kind == "keypair" else credentials.certificate(spec, place / spec.component) for spec in specs
-        ]
+        issued = [self._issue(credentials, spec, place) for spec in specs]
         trusted = {spec.authority for spec in specs if spec.authority} | set(arguments["authorities"])
         authorities = {name: credentials.authority(name) for name in sorted(trusted)}
         facts = {item.spec.label: item.facts for item in issued}
@@ -115,6 +113,14 @@ class ActionModule(ActionBase):
                 task_vars=variables,
             )
         return {**outcome, "changed": bool(outcome.get("changed")) or bool(reasons) or made, "issued": reasons, "certificates": facts}
+
+    @staticmethod
+    def _issue(credentials: pki.Credentials, spec: pki.Spec, place: Path) -> pki.Issued:
+        if spec.kind == "keypair":
+            return credentials.keypair(spec)
+        if spec.kind == "signer":
+            return credentials.signer(spec)
+        return credentials.certificate(spec, place / spec.component)
 
     def _on_controller(
         self, credentials: pki.Credentials, place: Path, issued: list[pki.Issued], arguments: dict[str, Any], variables: dict[str, Any]

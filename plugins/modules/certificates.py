@@ -12,7 +12,8 @@ author: Ashlar contributors (@ashlar)
 description:
   - Issues on the controller whatever is missing or due from the site's certificate authorities, and lays it down on the host in one call.
   - Certificates go to C(/etc/ashlar/pki/<component>/<name>.crt) and C(.key), the authorities a host trusts to C(/etc/ashlar/pki/ca/<authority>.crt).
-  - An authority (ECDSA P-256, ten years, path length 0) is made when it is first needed. Its key never leaves the controller.
+  - An authority (ECDSA P-256, ten years, path length 0) is made when it is first needed. Its key never leaves the controller,
+    but for one that is asked for as V(kind=signer).
   - A certificate is issued again when its common name, organizations, names, addresses, usages or authority changed, when it expires soon, or when
     its key does not match. Its key is kept.
   - System users that own a key and do not exist yet are made, so that this can run before the component's own files are laid down.
@@ -36,11 +37,12 @@ options:
         description:
           - V(certificate) is a private key of this host and a certificate for it.
           - V(keypair) is an RSA key pair that all hosts share (service accounts), C(<name>.key) and C(<name>.pub).
+          - V(signer) is the O(certificates[].authority) itself with its key, for a component that signs in its name. Give it an authority of its own.
         type: str
-        choices: [certificate, keypair]
+        choices: [certificate, keypair, signer]
         default: certificate
       authority:
-        description: The authority that signs; required for V(kind=certificate).
+        description: The authority that signs; required but for V(kind=keypair).
         type: str
       usages:
         description: What the certificate is good for.

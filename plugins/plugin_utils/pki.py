@@ -37,7 +37,7 @@ from cryptography.hazmat.primitives.asymmetric import ec, rsa
 from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
 
 USAGES = {"server": ExtendedKeyUsageOID.SERVER_AUTH, "client": ExtendedKeyUsageOID.CLIENT_AUTH}
-KINDS = ("certificate", "keypair")
+KINDS = ("certificate", "keypair", "signer")
 AUTHORITY_DAYS = 3650
 BACKDATE = datetime.timedelta(minutes=5)
 LOCK_SECONDS = 60
@@ -138,6 +138,8 @@ def parse_spec(raw: Any) -> Spec:
     authority = str(values.get("authority") or "")
     if not _WORD.fullmatch(authority):
         raise CertificatesError(f"{label}: authority must name a CA (etcd, kubernetes, front_proxy, site), found {values.get('authority')!r}.")
+    if kind == "signer":
+        return Spec(**base, authority=authority)
     usages = tuple(sorted(set(_flat(values.get("usages"), f"{label}: usages"))))
     if not usages or set(usages) - set(USAGES):
         raise CertificatesError(f"{label}: usages must be one or both of {', '.join(sorted(USAGES))}, found {values.get('usages')!r}.")
@@ -380,6 +382,12 @@ class Credentials:
             return found
         with self._lock():
             return self._load_keypair(spec) or self._create_keypair(spec)
+
+    def signer(self, spec: Spec) -> Issued:
+        """The authority itself, key included, for a component that signs in its name (kube-controller-manager for kubelets)."""
+        authority = self.authority(spec.authority)
+        reason = "it is new" if authority.created else ""
+        return Issued(spec, authority.bundle, _private_pem(authority.key).decode(), "", public_facts(authority.certificate), reason)
 
     # ------------------------------------------------------------------ authorities
 
