@@ -20,6 +20,7 @@ def walk(folder: str) -> Iterator[tuple[str, str]]:
     """Every file below `folder` as (file, path on the host without .j2), sorted; what begins with `_` at the top is for includes."""
     for here, folders, names in os.walk(folder):
         top = here == folder
+        names += [name for name in folders if os.path.islink(os.path.join(here, name))]
         folders[:] = sorted(name for name in folders if name not in IGNORED and not (top and name.startswith("_")))
         for name in sorted(names):
             if name in IGNORED or name.endswith(("~", ".swp")) or (top and name.startswith("_")):
@@ -62,7 +63,7 @@ class ActionModule(ActionBase):
             if os.path.isdir(candidate):
                 return os.path.realpath(candidate)
         if not given and role is not None:
-            return os.devnull  # a role without templates: a tree of folders, links and units alone
+            return ""  # a role without templates: a tree of folders, links and units alone
         raise AnsibleActionFail(
             "tree {}: source '{}' is not a folder (looked for {}); it must name the folder whose paths are the host's paths".format(
                 name, source, ", ".join(candidates)

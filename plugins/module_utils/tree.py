@@ -15,14 +15,14 @@ import os
 import re
 import shutil
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
-from typing import Callable
+from dataclasses import dataclass, field, replace
+from typing import Callable, NamedTuple
 
 from ansible_collections.ashlar.stack.plugins.module_utils import tree_effects as effects
 from ansible_collections.ashlar.stack.plugins.module_utils import units as unit_state
 from ansible_collections.ashlar.stack.plugins.module_utils.tree_bundle import Source
 from ansible_collections.ashlar.stack.plugins.module_utils.tree_files import FileError, Found, HostFiles, split
-from ansible_collections.ashlar.stack.plugins.module_utils.tree_run import Runner
+from ansible_collections.ashlar.stack.plugins.module_utils.tree_run import LIMIT, Runner, masked
 from ansible_collections.ashlar.stack.plugins.module_utils.units import UNIT_FOLDER, UnitPlan, UnitRecord, Units, UnitSpec, UnitState
 
 MEMORY_FOLDER = "/var/lib/ashlar/trees"
@@ -132,6 +132,14 @@ class Result:
     stopped: list[str] = field(default_factory=list)
     warnings: list[str] = field(default_factory=list)
     diff: list[dict[str, str]] = field(default_factory=list)
+
+
+class FolderChange(NamedTuple):
+    """A folder that differs: its path, what is there (None: nothing), what shall be."""
+
+    path: str
+    found: Found | None
+    wanted: Attributes
 
 
 def sha256(content: bytes) -> str:
@@ -283,8 +291,11 @@ class Tree:
             raise TreeError("tree {}: {}: {}".format(self.spec.name, error.filename or "a file", error.strerror or error)) from None
 
     def _lay(self, check: bool) -> Result:
+        if not check:
+            # A run that was cut off may still be at work here when the next one comes.
+            self.files.lock(MEMORY_FOLDER, LIMIT + 20)
         memory, written = self._remember()
-        settings = self._settings()
+        self._settings()  # what is no kernel setting stops the run before anything is touched
         contents = {path: entry.digest for path, entry in self.entries.items()}
         changes = self._compare()
         removals = self._removals(memory)
@@ -299,24 +310,31 @@ class Tree:
 
         folders = self._folders_that_differ()
         self._tell(changes, removals, folders)
+        if self.spec.absent and not written:
+            return self.result
+        retired = self._units_to_retire(memory, removals, states) if self.live else []
         if check:
-            self._units_to_start(states, contents, memory, changes, removals)
+            self._foretell_units(states, contents, changes, removals, retired)
             return self.result
 
-        intent = Memory(**{**memory.__dict__, "intended": {}})
-        intent.intended = {path: contents[path] for path in contents if memory.paths.get(path) != contents[path]}
-        intent.folders = sorted(set(memory.folders) | {path for path, found, _ in folders if found is None})
-        intent.units = sorted(set(memory.units) | {spec.name for spec in self.spec.units})
+        intent = replace(
+            memory,
+            intended={**memory.intended, **{change.entry.path: change.entry.digest for change in changes}},
+            folders=sorted(set(memory.folders) | {folder.path for folder in folders if folder.found is None}),
+            units=sorted(set(memory.units) | {spec.name for spec in self.spec.units}),
+        )
         if self._write_memory(intent, written):
             written = intent.text()
 
-        self._retire_units(memory, removals, states)
+        self._retire_units(retired, states)
         self._lay_users(memory, changes, pending, bool(unknown))
         self._lay_folders(folders)
-        self._lay_files(self._compare())
+        self._lay_files(self._compare() if changes else [])
         self._remove(removals, intent)
+        for path in memory.intended:
+            self.files.drop_temporary(path)  # of a run that was killed
         applied, kept = self._take_effect(memory, contents, pending)
-        plan = self._switch_units(states, contents, memory, changes, removals)
+        plan = self._switch_units(states, contents, changes, removals)
 
         final = Memory(
             paths=contents,
@@ -414,25 +432,25 @@ class Tree:
                     continue
         return sorted(path for path in gone if path not in others)
 
-    def _folders_that_differ(self) -> list[tuple[str, Found | None, Attributes]]:
-        differ = []
+    def _folders_that_differ(self) -> list[FolderChange]:
+        differ: list[FolderChange] = []
         for path in folders_of(self.spec, self.entries) if not self.spec.absent else []:
             wanted = self.directories.get(path)
             found = self.files.look_directory(path)
             if found is None:
-                differ.append((path, None, wanted or Attributes(path)))
+                differ.append(FolderChange(path, None, wanted or Attributes(path)))
             elif wanted is not None:
                 mode = wanted.mode if wanted.mode is not None else 0o755
                 if (found.uid, found.gid) != self._owner(wanted) or found.mode != mode:
-                    differ.append((path, found, wanted))
+                    differ.append(FolderChange(path, found, wanted))
         return differ
 
-    def _tell(self, changes: list[Change], removals: list[str], folders: list[tuple[str, Found | None, Attributes]]) -> None:
+    def _tell(self, changes: list[Change], removals: list[str], folders: list[FolderChange]) -> None:
         """Fill the result with what differs in files and folders."""
         result = self.result
         for path, found, wanted in folders:
             mode = wanted.mode if wanted.mode is not None else 0o755
-            before = "absent" if found is None else "%d:%d %04o" % (found.uid, found.gid, found.mode)
+            before = "absent" if found is None else f"{found.uid}:{found.gid} {found.mode:04o}"
             result.diff.append(attributes_diff(path + "/", before, f"{wanted.owner}:{wanted.group} {mode:04o}"))
             result.changed_paths.append(path)
         for change in changes:
@@ -441,7 +459,7 @@ class Tree:
             if change.content:
                 result.diff.append(diff_of(entry.path, found, entry))
             elif found is not None:
-                before = "%d:%d %04o" % (found.uid, found.gid, found.mode)
+                before = f"{found.uid}:{found.gid} {found.mode:04o}"
                 result.diff.append(attributes_diff(entry.path, before, f"{entry.owner}:{entry.group} {entry.mode:04o}"))
         for path in removals:
             found = self.files.look(path)
@@ -481,10 +499,10 @@ class Tree:
                 self.step("validate")
                 done = self.runner.run(command, 60)
                 if done.code != 0:
-                    said = done.said.replace(stage, "") or "it said nothing"
+                    said = masked(done.said.replace(stage, "")) or "it said nothing"
                     raise TreeError(
-                        "tree %s: %s does not accept %s (exit code %d), so nothing of the tree was written. It said:\n%s"
-                        % (self.spec.name, os.path.basename(item.command[0]), path, done.code, said)
+                        f"tree {self.spec.name}: {os.path.basename(item.command[0])} does not accept {path} (exit code {done.code}), "
+                        f"so nothing of the tree was written. It said:\n{said}"
                     )
         finally:
             shutil.rmtree(stage, ignore_errors=True)
@@ -497,7 +515,7 @@ class Tree:
         if not self.live or not paths or not (pending.get(effects.SYSUSERS) or unknown):
             return
         mine = [change for change in changes if change.entry.path in paths]
-        self._lay_folders([(path, found, wanted) for path, found, wanted in self._folders_that_differ() if path + "/" == effects.SYSUSERS])
+        self._lay_folders([folder for folder in self._folders_that_differ() if folder.path + "/" == effects.SYSUSERS])
         self._lay_files(mine)
         self.step("sysusers")
         effects.apply_sysusers(self.files, self.runner, paths)
@@ -506,7 +524,7 @@ class Tree:
         if problems:
             raise TreeError(f"tree {self.spec.name}: {problems[0]}")
 
-    def _lay_folders(self, folders: list[tuple[str, Found | None, Attributes]]) -> None:
+    def _lay_folders(self, folders: list[FolderChange]) -> None:
         for path, found, wanted in folders:
             self.step("folder")
             uid, gid = self.owners.uid(wanted.owner), self.owners.gid(wanted.group)
@@ -605,20 +623,21 @@ class Tree:
         names += memory.units
         return [name for name in dict.fromkeys(names) if not unit_state.is_template(name)]
 
-    def _retire_units(self, memory: Memory, removals: list[str], states: Mapping[str, UnitState]) -> None:
-        """Units whose files go are stopped while systemd still knows how."""
-        if not self.live:
-            return
+    def _units_to_retire(self, memory: Memory, removals: list[str], states: Mapping[str, UnitState]) -> list[str]:
+        """Units that systemd knows and whose unit files go, or all if the tree goes."""
         files = {path[len(UNIT_FOLDER) + 1 :] for path in removals if unit_state.unit_of(path) and split(path)[0] == UNIT_FOLDER}
-        declared = {spec.name for spec in self.spec.units if spec.state != "absent"} if not self.spec.absent else set()
+        declared = {spec.name for spec in self.spec.units} if not self.spec.absent else set()
         names = [name for name in files if not unit_state.is_template(name)]
         names += [name for name in memory.units if unit_state.template_of(name) in files or self.spec.absent]
-        names = sorted(set(names) - declared)
-        missing = [name for name in names if name in states and states[name].load != "not-found"]
-        if missing:
-            self.step("retire")
-            self.result.stopped.extend(self.units.retire(missing, states))
-            self.result.changed = True
+        return [name for name in sorted(set(names) - declared) if name in states and states[name].load != "not-found"]
+
+    def _retire_units(self, names: list[str], states: Mapping[str, UnitState]) -> None:
+        """Units whose files go are stopped while systemd still knows how."""
+        if not names:
+            return
+        self.step("retire")
+        self.result.stopped.extend(self.units.retire(names, states))
+        self.result.changed = True
         for name in names:
             self.units.forget(name)
 
@@ -640,16 +659,16 @@ class Tree:
             want = digests[spec.name]
             wanted[spec.name] = UnitRecord(self.spec.name, want.restart, want.reload, want.install, hashes)
         plan = unit_state.plan_units(specs, states, digests, records, self._unit_files_changed(changes, removals))
-        # A unit file that waits for a daemon-reload counts even where no unit is declared: the drop-in of another's unit.
         return plan, wanted, records
 
-    def _units_to_start(
-        self, states: Mapping[str, UnitState], contents: Mapping[str, str], memory: Memory, changes: list[Change], removals: list[str]
+    def _foretell_units(
+        self, states: Mapping[str, UnitState], contents: Mapping[str, str], changes: list[Change], removals: list[str], retired: list[str]
     ) -> None:
         """In check mode: what would be done with units."""
         if self.live:
-            plan, _, _ = self._plan(states, contents, changes, removals)
-            self._tell_units(plan)
+            self._tell_units(self._plan(states, contents, changes, removals)[0])
+            running = [name for name in retired if states[name].active not in ("inactive", "failed")]
+            self.result.stopped = sorted(set(self.result.stopped) | set(running))
 
     def _tell_units(self, plan: UnitPlan) -> None:
         self.result.changed = self.result.changed or plan.changes
@@ -660,7 +679,7 @@ class Tree:
         self.result.warnings.extend(plan.warnings)
 
     def _switch_units(
-        self, states: Mapping[str, UnitState], contents: Mapping[str, str], memory: Memory, changes: list[Change], removals: list[str]
+        self, states: Mapping[str, UnitState], contents: Mapping[str, str], changes: list[Change], removals: list[str]
     ) -> tuple[UnitPlan, dict[str, UnitRecord], dict[str, UnitRecord | None]]:
         if not self.live:
             return UnitPlan(), {}, {}

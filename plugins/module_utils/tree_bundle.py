@@ -46,7 +46,7 @@ def unpack(text: str) -> list[Source]:
         line, _, body = raw.partition(b"\n")
         header = json.loads(line)
         if header["format"] != FORMAT:
-            raise BundleError("the bundle has format %r, this module reads format %d" % (header["format"], FORMAT))
+            raise BundleError(f"the bundle has format {header['format']}, this module reads format {FORMAT}")
         sources = []
         start = 0
         for path, size, executable in header["files"]:
@@ -57,5 +57,5 @@ def unpack(text: str) -> list[Source]:
             raise
         raise BundleError(f"the bundle is damaged ({error}); the module runs through its action plugin, which makes it") from None
     if start != len(body):
-        raise BundleError("the bundle is damaged: %d bytes announced, %d there" % (start, len(body)))
+        raise BundleError(f"the bundle is damaged: {start} bytes announced, {len(body)} there")
     return sources

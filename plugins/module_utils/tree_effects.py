@@ -58,8 +58,7 @@ def parse_sysctl(path: str, text: str) -> list[Setting]:
             continue
         if not equals or not re.match(r"[A-Za-z0-9_.*?/\[\]:@-]+\Z", key) or ".." in key or "//" in key:
             raise EffectError(
-                "%s line %d: '%s' is not a kernel setting; allowed is 'key = value', for example 'vm.swappiness = 10'"
-                % (path, number, line)
+                f"{path} line {number}: '{line}' is not a kernel setting; allowed is 'key = value', for example 'vm.swappiness = 10'"
             )
         separators = [char for char in key if char in "./"]
         if separators and separators[0] == ".":
@@ -93,7 +92,7 @@ def apply_setting(files: HostFiles, setting: Setting) -> tuple[bool, str]:
                 stream.write(setting.value + "\n")
             written = True
         except OSError as error:
-            return written, "not writable here (%s)" % (error.strerror or error)
+            return written, f"not writable here ({error.strerror or error})"
     return written, ""
 
 
@@ -124,7 +123,7 @@ def load_modules(files: HostFiles, runner: Runner, names: Sequence[str]) -> list
     done = runner.run(["modprobe", "-a"] + absent, 60)
     if done.code == 0:
         return []
-    said = done.said.splitlines()[0] if done.said else "exit code %d" % done.code
+    said = done.said.splitlines()[0] if done.said else f"exit code {done.code}"
     return [f"kernel module {name} is not loaded (built in, or this is a container): {said}" for name in missing()]
 
 

@@ -9,8 +9,10 @@ from __future__ import annotations
 
 import contextlib
 import errno
+import fcntl
 import os
 import stat
+import time
 from collections.abc import Iterator
 from dataclasses import dataclass
 
@@ -96,11 +98,11 @@ class HostFiles:
                 links += 1
                 if found.st_uid not in self._trusted:
                     raise FileError(
-                        "%s: '%s' on the way is a symbolic link owned by user id %d, and only root's links are followed; "
-                        "remove the link or give it to root (chown -h root)" % (path, name, found.st_uid)
+                        f"{path}: '{name}' on the way is a symbolic link owned by user id {found.st_uid}, and only root's links "
+                        "are followed; remove the link or give it to root (chown -h root)"
                     )
                 if links > MAX_LINKS:
-                    raise FileError("%s: more than %d symbolic links on the way; they go in a circle" % (path, MAX_LINKS))
+                    raise FileError(f"{path}: more than {MAX_LINKS} symbolic links on the way; they go in a circle")
                 target = os.readlink(name, dir_fd=fds[-1])
                 if target.startswith("/"):
                     while len(fds) > 1:
@@ -257,6 +259,22 @@ class HostFiles:
         self.flush_temporary(path)
         self.commit(path)
         self.flush_directories({folder})
+
+    def lock(self, folder: str, seconds: float) -> None:
+        """Be the only one at work on a folder of Ashlar's own memory until `close`; FileError when another still is after `seconds`."""
+        self.make_parents(folder)
+        end = time.monotonic() + seconds
+        while True:
+            try:
+                fcntl.flock(self.folder(folder), fcntl.LOCK_EX | fcntl.LOCK_NB)
+                return
+            except BlockingIOError:
+                if time.monotonic() > end:
+                    raise FileError(
+                        f"another run has been at work on this host for {seconds:.0f} s (it holds {folder}); "
+                        f"see who with 'fuser -v {folder}', let it end or end it, and run again"
+                    ) from None
+            time.sleep(0.1)
 
     def names(self, path: str) -> list[str]:
         """Names in a folder, sorted; none when it is not there."""

@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import os
+import re
 import subprocess
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -12,6 +13,33 @@ from typing import Protocol
 # A service manager's own limit for stopping a unit is 90 seconds by default; a program that takes longer than this is stuck.
 LIMIT = 180.0
 PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
+
+
+PEM = re.compile(r"-----BEGIN [A-Z ]*PRIVATE KEY-----.*?(-----END [A-Z ]*PRIVATE KEY-----|\Z)", re.DOTALL)
+BEARER = re.compile(r"(?i)\b(bearer|basic)(\s+)[A-Za-z0-9+/._~=-]{8,}")
+IN_ADDRESS = re.compile(r"(://[^/\s:@]*:)[^/\s@]+@")
+NAMED = re.compile(
+    r"(?i)([\w.-]*(?:passw(?:or)?d|passphrase|secret|token|api[_-]?key|private[_-]?key|encryption[_-]?key|credential)[\w.-]*)"
+    r"(\\?[\"']?\s*[=:]\s*|\s+)(\\?\"[^\"]*\"|'[^']*'|[^\s,;\"'}]+)"
+)
+# A word after one of these names that is plainly no secret, as in "password: is required" or "token not found".
+PLAIN = re.compile(
+    r"(?i)(?:is|are|was|not|no|must|cannot|could|has|from|for|in|of|to|and|or|file|auth\w*|required|missing|invalid|expired|[/.].*)\Z"
+)
+
+
+def masked(text: str) -> str:
+    """The text without what looks like a secret: private keys, passwords and tokens by name, in addresses and in headers."""
+
+    def hide(found: re.Match[str]) -> str:
+        if not re.search(r"[=:]", found[2]) and (PLAIN.match(found[3]) or not re.search(r"\d", found[3]) or len(found[3]) < 8):
+            return found[0]
+        return found[0] if PLAIN.match(found[3]) else found[1] + found[2] + "(hidden)"
+
+    text = PEM.sub("(private key hidden)", text)
+    text = BEARER.sub(r"\1\2(hidden)", text)
+    text = IN_ADDRESS.sub(r"\1(hidden)@", text)
+    return NAMED.sub(hide, text)
 
 
 @dataclass(frozen=True)
@@ -53,7 +81,7 @@ class HostRunner:
         except (FileNotFoundError, PermissionError) as error:
             return Completed(127, err=f"{command[0]}: {error.strerror}")
         except subprocess.TimeoutExpired:
-            return Completed(124, err="%s did not end within %d seconds" % (" ".join(command), limit))
+            return Completed(124, err=f"{' '.join(command)} did not end within {limit:.0f} seconds")
         return Completed(done.returncode, done.stdout.decode(errors="replace"), done.stderr.decode(errors="replace"))
 
     def finds(self, program: str) -> bool:

@@ -7,6 +7,7 @@ Nothing here is told that a file has changed. The digest of everything a unit de
 
 from __future__ import annotations
 
+import functools
 import glob
 import hashlib
 import json
@@ -114,6 +115,7 @@ class UnitPlan:
         return any(lists)
 
 
+@functools.cache
 def glob_regex(pattern: str) -> re.Pattern[str]:
     """A glob over absolute paths: `*` and `?` stay within one folder, `**` crosses folders (`/a/**/b` matches `/a/b`, too)."""
     parts = []
@@ -135,7 +137,7 @@ def glob_regex(pattern: str) -> re.Pattern[str]:
             parts.append("[^/]")
         elif end > 0:
             inner = pattern[position + 1 : end].replace("\\", "\\\\")
-            parts.append("[%s]" % ("^" + inner[1:] if inner[0] == "!" else inner))
+            parts.append("[" + ("^" + inner[1:] if inner[0] == "!" else inner) + "]")
             position = end
         else:
             parts.append(re.escape(char))
@@ -248,7 +250,7 @@ def parse_show(names: Sequence[str], text: str) -> dict[str, UnitState]:
             result=values.get("Result", ""),
         )
     if len(states) != len(names):
-        raise UnitError("systemctl show told of %d units where %d were asked for: %s" % (len(states), len(names), ", ".join(names)))
+        raise UnitError(f"systemctl show told of {len(states)} units where {len(names)} were asked for: {', '.join(names)}")
     return states
 
 
@@ -305,7 +307,7 @@ class Units:
             return {}
         done = self.runner.run(["systemctl", "show", "--property=" + PROPERTIES, "--"] + list(names), 30)
         if done.code != 0:
-            raise UnitError("systemctl show failed: %s. This host must run systemd as its first process." % (done.said or done.code))
+            raise UnitError(f"systemctl show failed: {done.said or done.code}. This host must run systemd as its first process.")
         return parse_show(names, done.out)
 
     def record(self, name: str) -> UnitRecord | None:
@@ -398,10 +400,9 @@ class Units:
             return
         done = self.runner.run(["systemctl"] + list(options) + [verb, "--"] + list(names))
         if done.code != 0:
+            said = done.said or f"exit code {done.code}"
             raise UnitError(
-                "systemctl {} {} failed: {}. See 'systemctl status {}' on the host; after it is mended, run again.".format(
-                    verb, " ".join(names), done.said or "exit code %d" % done.code, names[0]
-                )
+                f"systemctl {verb} {' '.join(names)} failed: {said}. See 'systemctl status {names[0]}' on the host; mend it and run again."
             )
 
     def retire(self, names: Sequence[str], states: Mapping[str, UnitState]) -> list[str]:
@@ -420,7 +421,7 @@ class Units:
         if plan.daemon_reload:
             done = self.runner.run(["systemctl", "daemon-reload"])
             if done.code != 0:
-                raise UnitError("systemctl daemon-reload failed: %s" % (done.said or done.code))
+                raise UnitError(f"systemctl daemon-reload failed: {done.said or done.code}")
 
     def start(self, plan: UnitPlan, accepted: Callable[[str], None]) -> None:
         """Start, restart and reload without waiting; `accepted` is called for each unit whose job systemd took."""
