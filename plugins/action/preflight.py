@@ -8,9 +8,16 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from ansible.plugins.action import ActionBase
-from ansible_collections.ashlar.stack.plugins.module_utils.preflight import CLOCK, NAMES, Problem, as_dicts, clock_problem
-
-_SSH_PORT = 22
+from ansible_collections.ashlar.stack.plugins.module_utils.preflight import (
+    CLOCK,
+    LOCKOUT,
+    NAMES,
+    SSH_PORT,
+    Problem,
+    as_dicts,
+    clock_problem,
+    lockout_problem,
+)
 
 
 class ActionModule(ActionBase):
@@ -49,6 +56,10 @@ class ActionModule(ActionBase):
         skewed = clock_problem(result.pop("time"), asked, answered, most_skew)
         if skewed and CLOCK not in skip:
             problems.append(skewed)
+        client = result.pop("ssh_client")
+        if client and arguments.get("admin_networks") is not None and LOCKOUT not in skip:
+            nodes = (task_vars.get("site_nodes") or {}).values()
+            problems += filter(None, [lockout_problem(client, arguments["admin_networks"], {node["address"] for node in nodes})])
         result["problems"] = as_dicts(problem for problem in problems if problem.fatal)
         result["warnings"] = [*result.get("warnings", []), *(f"{each.message}; {each.remedy}" for each in problems if not each.fatal)]
         if result["problems"]:
@@ -70,7 +81,7 @@ def message(host: str, problems: Sequence[Problem]) -> str:
 def choose_peers(
     host: str, play_hosts: Sequence[str], nodes: Mapping[str, Any], host_variables: Mapping[str, Any], most: int
 ) -> list[dict[str, Any]]:
-    """The `most` hosts of the play that follow `host`, as in a ring: every node is tried by someone, at a cost that does not grow with the site.
+    """The `most` hosts of the play that follow `host`, as in a ring: every node is tried by someone, and nobody tries all.
 
     Only hosts of the play count, so that a run without a dead node (--limit) is not stopped by it.
     """
@@ -88,5 +99,5 @@ def choose_peers(
 def _port(address: str, variables: Mapping[str, Any] | None) -> int:
     """Where the peer's SSH server listens. A port given for another address than the private one says nothing about it."""
     if not variables or variables.get("ansible_host", address) != address:
-        return _SSH_PORT
-    return int(variables.get("ansible_port") or _SSH_PORT)
+        return SSH_PORT
+    return int(variables.get("ansible_port") or SSH_PORT)

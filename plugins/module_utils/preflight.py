@@ -6,6 +6,7 @@ A check is a function from a host and what is asked of it to problems; its name 
 
 from __future__ import annotations
 
+import ipaddress
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import asdict, dataclass, field
 
@@ -14,6 +15,8 @@ from ansible_collections.ashlar.stack.plugins.module_utils.preflight_host import
 SUPPORTED = {"debian": ("12", "13"), "ubuntu": ("22.04", "24.04", "26.04")}
 ARCHITECTURES = {"x86_64": "amd64", "aarch64": "arm64"}
 CLOCK = "clock"
+LOCKOUT = "lockout"
+SSH_PORT = 22
 
 _CAP_SYS_RESOURCE = 24
 _GIB = 1024**3
@@ -117,6 +120,7 @@ def facts(host: Host, wanted: Wanted) -> dict[str, object]:
     """The few facts that roles decide by; all names start with C(node_)."""
     os_release = _os_release(host)
     interface = host.addresses().get(wanted.address, "")
+    session = host.ssh_connection()
     return {
         "node_architecture": ARCHITECTURES.get(host.machine(), host.machine()),
         "node_os": {
@@ -132,6 +136,7 @@ def facts(host: Host, wanted: Wanted) -> dict[str, object]:
         "node_container": _in_container(host),
         "node_can_lower_oom_score_adj": _can_lower_oom_score_adj(host),
         "node_sysctl_writable": _sysctl_writable(host),
+        "node_ssh_port": session[1] if session else SSH_PORT,
         "node_interface": interface,
         "node_mtu": int(host.text(f"/sys/class/net/{interface}/mtu").strip() or 0) if interface else 0,
     }
@@ -147,8 +152,24 @@ def clock_problem(host_time: float, asked: float, answered: float, most_seconds:
         return None
     return Problem(
         CLOCK,
-        f"the clock is {_duration(abs(skew))} {'ahead of' if skew > 0 else 'behind'} the controller's, allowed are {most_seconds:g} seconds",
+        f"the clock is {_duration(abs(skew))} {'ahead of' if skew > 0 else 'behind'} the controller's,"
+        f" allowed are {most_seconds:g} seconds",
         "set the host's clock (timedatectl set-ntp true), and the controller's if it is the one that is wrong; certificates depend on both",
+    )
+
+
+def lockout_problem(client: str, admin_networks: Iterable[str], node_addresses: Iterable[str]) -> Problem | None:
+    """Whether the firewall would still let in whoever is logged in from `client` now."""
+    address = ipaddress.ip_address(client)
+    admin = [str(network) for network in admin_networks]
+    if address.is_loopback or client in node_addresses or any(address in ipaddress.ip_network(network, strict=False) for network in admin):
+        return None
+    return Problem(
+        LOCKOUT,
+        f"this run comes in from {client}, which is in none of networks.admin ({', '.join(admin) or 'empty'}):"
+        " the firewall would lock it out",
+        f"add {client}/{address.max_prefixlen} or its network to networks.admin in the site's 20-stack.yml"
+        + ("" if address.version == 4 else ", reaching the host by IPv4: the firewall lets SSH in by IPv4 only"),
     )
 
 
@@ -374,7 +395,8 @@ def _platforms(host: Host, wanted: Wanted) -> Iterator[Problem]:
         told.add(name)
         yield Problem(
             "platforms",
-            f"{name} runs already (pid {pid}{', ' + process.unit if process.unit else ''}) and may fight over ports, cgroups and packet filters",
+            f"{name} runs already (pid {pid}{', ' + process.unit if process.unit else ''})"
+            " and may fight over ports, cgroups and packet filters",
             "remove it, if it is no longer needed",
             fatal=False,
         )
@@ -411,7 +433,7 @@ CHECKS: dict[str, Check] = {
     "platforms": _platforms,
     "firewalls": _firewalls,
 }
-NAMES = ("root", *CHECKS, CLOCK)
+NAMES = ("root", *CHECKS, CLOCK, LOCKOUT)
 
 
 def as_dicts(problems: Iterable[Problem]) -> list[dict[str, object]]:

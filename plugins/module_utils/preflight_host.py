@@ -24,6 +24,7 @@ from dataclasses import dataclass
 
 _SIOCGIFCONF = 0x8912
 _INTERFACE_RECORD_BYTES = 40
+_MOST_GENERATIONS = 16
 _TCP_LISTEN = "0A"
 _UDP_BOUND = "07"
 
@@ -160,6 +161,23 @@ class Host:
         asking.join(seconds)
         return bool(known)
 
+    def ssh_connection(self) -> tuple[str, int] | None:
+        """Client address and server port of the SSH session this runs in; None when it came by another way.
+
+        Programs that change the user drop the variable, so it is looked for in the processes that led here.
+        """
+        pid = os.getpid()
+        for _generation in range(_MOST_GENERATIONS):
+            for variable in self.text(f"/proc/{pid}/environ").split("\0"):
+                if variable.startswith("SSH_CONNECTION="):
+                    client, _client_port, _server, port = variable.partition("=")[2].split()
+                    return client, int(port)
+            parents = re.findall(r"^PPid:\s*(\d+)$", self.text(f"/proc/{pid}/status"), re.MULTILINE)
+            pid = int(parents[0]) if parents else 0
+            if pid <= 1:
+                break
+        return None
+
     def reach(self, peers: list[Peer], seconds: float) -> dict[str, str]:
         """Peers that did not answer: name -> reason. All are tried at once, so that silence costs `seconds` once.
 
@@ -266,7 +284,7 @@ def _address(digits: str) -> str:
 def unit_of(groups: str) -> str:
     """The systemd unit in the text of /proc/<pid>/cgroup, such as etcd.service; empty when there is none."""
     for line in groups.splitlines():
-        _number, controllers, path = (line.split(":", 2) + ["", ""])[:3]
+        _number, controllers, path = [*line.split(":", 2), "", ""][:3]
         if controllers not in ("", "name=systemd"):
             continue
         units = [part for part in path.split("/") if re.search(r"\.(service|scope|socket)$", part)]

@@ -10,7 +10,7 @@ description:
   - Runs every check of a host, gathers the few facts that roles decide by, and fails once with all problems and what to do about each.
   - It takes the place of gathering facts. Nothing on the host is changed, ever.
   - "The checks are C(root), C(os), C(architecture), C(systemd), C(cpus), C(memory), C(disk), C(address), C(names), C(peers), C(kernel),
-    C(cgroups), C(ports), C(platforms), C(firewalls) and C(clock)."
+    C(cgroups), C(ports), C(platforms), C(firewalls), C(clock) and C(lockout)."
 options:
   address:
     description: The private IPv4 address that the host must have on one of its interfaces.
@@ -72,6 +72,11 @@ options:
     description: How far the host's clock may be from the controller's.
     type: float
     default: 2
+  admin_networks:
+    description:
+      - Networks from which the firewall will let SSH in. When given, whoever runs this must come from one of them or from a node.
+    type: list
+    elements: str
   skip:
     description: Names of checks that are not made.
     type: list
@@ -149,6 +154,10 @@ ansible_facts:
       description: Whether every sysctl that a platform sets can be set here.
       type: bool
       returned: always
+    node_ssh_port:
+      description: The port of the SSH server that this came in by, 22 when it came by another way.
+      type: int
+      returned: always
     node_interface:
       description: The interface that has O(address).
       type: str
@@ -182,6 +191,7 @@ def main() -> None:
             "peer_checks": {"type": "int", "default": 8},
             "peer_timeout_seconds": {"type": "float", "default": 3},
             "max_clock_skew_seconds": {"type": "float", "default": 2},
+            "admin_networks": {"type": "list", "elements": "str"},
             "skip": {"type": "list", "elements": "str", "default": []},
         },
         supports_check_mode=True,
@@ -203,11 +213,13 @@ def main() -> None:
         skip=tuple(given["skip"]),
     )
     host = Host()
+    session = host.ssh_connection()
     module.exit_json(
         changed=False,
         problems=as_dicts(examine(host, wanted)),
         ansible_facts=facts(host, wanted),
         time=host_time,
+        ssh_client=session[0] if session else None,
     )
 
 

@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import gzip
+import os
 import socket
 from collections.abc import Callable
 from dataclasses import replace
@@ -18,6 +19,7 @@ from ansible_collections.ashlar.stack.plugins.module_utils.preflight import (
     clock_problem,
     examine,
     facts,
+    lockout_problem,
 )
 from ansible_collections.ashlar.stack.plugins.module_utils.preflight_host import Host, Peer, parse_sockets, unit_of
 
@@ -147,6 +149,7 @@ def test_facts_are_small_and_say_what_roles_decide_by(host: FakeHost) -> None:
         "node_container": False,
         "node_can_lower_oom_score_adj": True,
         "node_sysctl_writable": True,
+        "node_ssh_port": 22,
         "node_interface": "eth0",
         "node_mtu": 1450,
     }
@@ -447,6 +450,30 @@ def test_a_name_that_does_not_resolve_is_a_warning(host: FakeHost) -> None:
 def test_only_what_the_way_to_the_host_cannot_explain_is_clock_skew(host_time: float, message: str | None) -> None:
     problem = clock_problem(host_time, asked=1000.0, answered=1001.0, most_seconds=2)
     assert (problem and problem.message) == message
+
+
+@pytest.mark.parametrize("client", ["192.0.2.7", "10.0.0.12", "127.0.0.1"])
+def test_admins_and_nodes_are_not_locked_out(client: str) -> None:
+    assert lockout_problem(client, ["192.0.2.0/24"], {ADDRESS, "10.0.0.12"}) is None
+
+
+def test_whoever_the_firewall_would_lock_out_is_told_before() -> None:
+    assert lockout_problem("198.51.100.9", ["192.0.2.0/24", "203.0.113.1/32"], {ADDRESS}) == Problem(
+        "lockout",
+        "this run comes in from 198.51.100.9, which is in none of networks.admin (192.0.2.0/24, 203.0.113.1/32):"
+        " the firewall would lock it out",
+        "add 198.51.100.9/32 or its network to networks.admin in the site's 20-stack.yml",
+    )
+
+
+def test_the_ssh_session_is_found_through_sudo(host: FakeHost) -> None:
+    assert host.ssh_connection() is None
+    mine = os.getpid()
+    host.write(f"/proc/{mine}/environ", "HOME=/root\0")
+    host.write(f"/proc/{mine}/status", "Name:\tpython3\nPPid:\t77\n")
+    host.write("/proc/77/environ", "SSH_CONNECTION=192.0.2.7 51000 10.0.0.11 2222\0HOME=/home/ops\0")
+    assert host.ssh_connection() == ("192.0.2.7", 2222)
+    assert facts(host, WANTED)["node_ssh_port"] == 2222
 
 
 def test_sockets_are_read_in_the_kernels_notation() -> None:
