@@ -95,12 +95,14 @@ class Memory:
     """What is remembered of a tree.
 
     `paths`: path -> digest of what was laid down there; `intended`: path -> digest of what was about to be; `folders`: those it made;
-    `units`: those it started; `applied`: path -> digest that has taken effect; `pending`: kernel settings that did not hold.
+    `making`: those it was about to make; `units`: those it started; `applied`: path -> digest that has taken effect; `pending`: kernel
+    settings that did not hold.
     """
 
     paths: dict[str, str] = field(default_factory=dict)
     intended: dict[str, str] = field(default_factory=dict)
     folders: list[str] = field(default_factory=list)
+    making: list[str] = field(default_factory=list)
     units: list[str] = field(default_factory=list)
     applied: dict[str, str] = field(default_factory=dict)
     pending: list[list[str]] = field(default_factory=list)
@@ -295,6 +297,8 @@ class Tree:
             # A run that was cut off may still be at work here when the next one comes.
             self.files.lock(MEMORY_FOLDER, LIMIT + 20)
         memory, written = self._remember()
+        if not check:
+            self._clear(memory)
         self._settings()  # what is no kernel setting stops the run before anything is touched
         contents = {path: entry.digest for path, entry in self.entries.items()}
         changes = self._compare()
@@ -308,7 +312,7 @@ class Tree:
         if unknown and not (self.live and any(effects.place_of(path) == effects.SYSUSERS for path in self.entries)) and not check:
             raise TreeError(f"tree {self.spec.name}: {unknown[0]}")
 
-        folders = self._folders_that_differ()
+        folders = self._folders_that_differ(memory)
         self._tell(changes, removals, folders)
         if self.spec.absent and not written:
             return self.result
@@ -321,6 +325,7 @@ class Tree:
             memory,
             intended={**memory.intended, **{change.entry.path: change.entry.digest for change in changes}},
             folders=sorted(set(memory.folders) | {folder.path for folder in folders if folder.found is None}),
+            making=sorted(set(memory.making) | {folder.path for folder in folders if folder.found is None}),
             units=sorted(set(memory.units) | {spec.name for spec in self.spec.units}),
         )
         if self._write_memory(intent, written):
@@ -331,8 +336,6 @@ class Tree:
         self._lay_folders(folders)
         self._lay_files(self._compare() if changes else [])
         self._remove(removals, intent)
-        for path in memory.intended:
-            self.files.drop_temporary(path)  # of a run that was killed
         applied, kept = self._take_effect(memory, contents, pending)
         plan = self._switch_units(states, contents, changes, removals)
 
@@ -364,9 +367,16 @@ class Tree:
             return Memory(**values), found.content
         except (ValueError, KeyError, TypeError) as error:
             raise TreeError(
-                f"tree {self.spec.name}: its memory {self.memory_path} cannot be read ({error}). Remove that file and run again; files that the tree no longer "
-                "has must then be removed by hand"
+                f"tree {self.spec.name}: its memory {self.memory_path} cannot be read ({error}). Remove that file and run again; "
+                "files that the tree no longer has must then be removed by hand"
             ) from None
+
+    def _clear(self, memory: Memory) -> None:
+        """Remove what a run that was killed left half-written."""
+        names = {*memory.units, *(spec.name for spec in self.spec.units)}
+        records = [self.units.record_path(name) for name in names]
+        for path in [self.memory_path, *records, *memory.intended]:
+            self.files.drop_temporary(path)
 
     def _write_memory(self, memory: Memory, written: bytes) -> bool:
         text = memory.text()
@@ -432,10 +442,11 @@ class Tree:
                     continue
         return sorted(path for path in gone if path not in others)
 
-    def _folders_that_differ(self) -> list[FolderChange]:
+    def _folders_that_differ(self, memory: Memory) -> list[FolderChange]:
         differ: list[FolderChange] = []
         for path in folders_of(self.spec, self.entries) if not self.spec.absent else []:
-            wanted = self.directories.get(path)
+            # A folder that only files need is left as it is, unless the run that made it was killed before it was finished.
+            wanted = self.directories.get(path) or (Attributes(path) if path in memory.making else None)
             found = self.files.look_directory(path)
             if found is None:
                 differ.append(FolderChange(path, None, wanted or Attributes(path)))
@@ -515,7 +526,7 @@ class Tree:
         if not self.live or not paths or not (pending.get(effects.SYSUSERS) or unknown):
             return
         mine = [change for change in changes if change.entry.path in paths]
-        self._lay_folders([folder for folder in self._folders_that_differ() if folder.path + "/" == effects.SYSUSERS])
+        self._lay_folders([folder for folder in self._folders_that_differ(memory) if folder.path + "/" == effects.SYSUSERS])
         self._lay_files(mine)
         self.step("sysusers")
         effects.apply_sysusers(self.files, self.runner, paths)

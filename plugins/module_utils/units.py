@@ -310,9 +310,14 @@ class Units:
             raise UnitError(f"systemctl show failed: {done.said or done.code}. This host must run systemd as its first process.")
         return parse_show(names, done.out)
 
+    @staticmethod
+    def record_path(name: str) -> str:
+        """Where it is remembered what a unit was last started with."""
+        return f"{RECORD_FOLDER}/{name}.json"
+
     def record(self, name: str) -> UnitRecord | None:
         """What the unit was last started with; None when that is not known (or not readable any more: it is then started anew)."""
-        found = self.files.look(f"{RECORD_FOLDER}/{name}.json")
+        found = self.files.look(self.record_path(name))
         if found is None or found.kind != "file":
             return None
         try:
@@ -330,11 +335,11 @@ class Units:
             "install": record.install,
             "hashes": record.hashes,
         }
-        self.files.write(f"{RECORD_FOLDER}/{name}.json", json.dumps(values, indent=1, sort_keys=True).encode() + b"\n")
+        self.files.write(self.record_path(name), json.dumps(values, indent=1, sort_keys=True).encode() + b"\n")
 
     def forget(self, name: str) -> None:
         """Forget what a unit was started with."""
-        self.files.remove(f"{RECORD_FOLDER}/{name}.json")
+        self.files.remove(self.record_path(name))
 
     def _hash(self, path: str, old: Mapping[str, list[Any]], new: dict[str, list[Any]]) -> str:
         """sha256 of a file of the host; big ones are read again only when their inode, size or times differ."""
@@ -424,11 +429,17 @@ class Units:
                 raise UnitError(f"systemctl daemon-reload failed: {done.said or done.code}")
 
     def start(self, plan: UnitPlan, accepted: Callable[[str], None]) -> None:
-        """Start, restart and reload without waiting; `accepted` is called for each unit whose job systemd took."""
+        """Start, restart and reload without waiting; `accepted` is called for each unit whose job systemd took.
+
+        What a unit was started with is forgotten first: between the job and the new record it is not known, and a run that is killed
+        there may be followed by one that wants the old state back.
+        """
         if plan.reset:
             # Clears the start limit, which would otherwise refuse a unit that failed often. A unit that is not loaded any more is no error.
             self.runner.run(["systemctl", "reset-failed", "--"] + plan.reset, 30)
         for verb in ("start", "restart", "reload"):
+            for name in getattr(plan, verb):
+                self.forget(name)
             self._call(verb, getattr(plan, verb), ["--no-block"])
             for name in getattr(plan, verb):
                 accepted(name)
