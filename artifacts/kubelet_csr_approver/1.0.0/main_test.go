@@ -54,19 +54,23 @@ func TestEverythingElseStaysPending(t *testing.T) {
 		user   string
 		why    string
 	}{
-		"another's name":       {func(c *x509.CertificateRequest, _ *request) { c.DNSNames = []string{"node2"} }, "", "asks for the name"},
-		"another's address":    {func(c *x509.CertificateRequest, _ *request) { c.IPAddresses = []net.IP{net.ParseIP("10.0.0.2")} }, "", "asks for the address"},
-		"one name too many":    {func(c *x509.CertificateRequest, _ *request) { c.DNSNames = []string{"node1", "kubernetes"} }, "", "asks for the name"},
-		"another's request":    {nil, "system:node:node2", "common name"},
-		"a stranger":           {nil, "system:node:node9", "not in the site's inventory"},
-		"no node":              {nil, "mallory", "not a node"},
-		"more rights":          {func(c *x509.CertificateRequest, _ *request) { c.Subject.Organization = []string{group, "system:masters"} }, "", "organizations"},
+		"another's name":    {func(c *x509.CertificateRequest, _ *request) { c.DNSNames = []string{"node2"} }, "", "asks for the name"},
+		"another's address": {func(c *x509.CertificateRequest, _ *request) { c.IPAddresses = []net.IP{net.ParseIP("10.0.0.2")} }, "", "asks for the address"},
+		"one name too many": {func(c *x509.CertificateRequest, _ *request) { c.DNSNames = []string{"node1", "kubernetes"} }, "", "asks for the name"},
+		"another's request": {nil, "system:node:node2", "common name"},
+		"a stranger":        {nil, "system:node:node9", "not in the site's inventory"},
+		"no node":           {nil, "mallory", "not a node"},
+		"more rights": {func(c *x509.CertificateRequest, _ *request) {
+			c.Subject.Organization = []string{group, "system:masters"}
+		}, "", "organizations"},
 		"nothing asked":        {func(c *x509.CertificateRequest, _ *request) { c.DNSNames, c.IPAddresses = nil, nil }, "", "no name"},
 		"mail":                 {func(c *x509.CertificateRequest, _ *request) { c.EmailAddresses = []string{"a@b.example"} }, "", "mail"},
 		"a client certificate": {func(_ *x509.CertificateRequest, r *request) { r.Spec.Usages = append(r.Spec.Usages, "client auth") }, "", "usage"},
-		"another signer":       {func(_ *x509.CertificateRequest, r *request) { r.Spec.SignerName = "kubernetes.io/kube-apiserver-client" }, "", "signer"},
-		"outside the group":    {func(_ *x509.CertificateRequest, r *request) { r.Spec.Groups = nil }, "", "not a node"},
-		"garbage":              {func(_ *x509.CertificateRequest, r *request) { r.Spec.Request = []byte("garbage") }, "", "PEM"},
+		"another signer": {func(_ *x509.CertificateRequest, r *request) {
+			r.Spec.SignerName = "kubernetes.io/kube-apiserver-client"
+		}, "", "signer"},
+		"outside the group": {func(_ *x509.CertificateRequest, r *request) { r.Spec.Groups = nil }, "", "not a node"},
+		"garbage":           {func(_ *x509.CertificateRequest, r *request) { r.Spec.Request = []byte("garbage") }, "", "PEM"},
 	}
 	for name, c := range cases {
 		t.Run(name, func(t *testing.T) {
