@@ -110,7 +110,8 @@ class ActionModule(ActionBase):
         if rendered is None:
             return ""
         if isinstance(rendered, (dict, list)):
+            kind = "dict" if isinstance(rendered, dict) else "list"
             raise AnsibleActionFail(
-                f"tree {name}: {file} renders to a {type(rendered).__name__}, not to text; end it with a filter such as to_nice_json or to_nice_yaml"
+                f"tree {name}: {file} renders to a {kind}, not to text; end it with a filter such as to_nice_json or to_nice_yaml"
             )
         return str(rendered)

@@ -173,7 +173,7 @@ class FakeHost:
             return getattr(self, "_" + words[0].replace("-", "_"))(words[1:])
         if program == "systemd-sysusers":
             for path in command[1:]:
-                self.users.update(re.findall(r"^u (\S+)", Path(path).read_text(), re.M))
+                self.users.update(re.findall(r"^u (\S+)", Path(path).read_text(), re.MULTILINE))
             return Completed(0)
         if program == "systemd-tmpfiles":
             self.made.extend("/" + str(Path(path).relative_to(self.root)) for path in command[2:])
