@@ -1,0 +1,224 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The inventory plugin ashlar.stack.stack: turns nodes and a choice of components into groups and variables, or says why it can't."""
+
+from __future__ import annotations
+
+DOCUMENTATION = r"""
+---
+name: stack
+short_description: Compiles a site file, the nodes and the component manifests into the plan
+version_added: "1.0.0"
+author: Ashlar contributors (@ashlar)
+description:
+  - Reads the hosts that other inventory sources brought before it, with their C(node_address) and C(node_classes), and a site file
+    that chooses a stack. Puts each host into a group for every component it carries and sets what the roles need to know.
+  - Everything is checked against everything before a host is touched. All that is wrong is said at once, each with its place and its remedy.
+  - A component that is not chosen is an empty group, so its play costs nothing, and C(ansible-inventory --graph) is the plan.
+  - C(ansible.cfg) should set C(any_unparsed_is_failed=true) in the section C(inventory), so that a wrong site stops a playbook.
+notes:
+  - Sources of an inventory folder are read in the order of their names, so the nodes come first with C(10-nodes.yml) and C(20-stack.yml).
+  - The folders C(credentials), C(releases), C(stacks) and C(state) of a site are no inventory sources. The plugin claims the files in them
+    without reading them, since Ansible would otherwise take them for inventories.
+options:
+  plugin:
+    description: Says that this file is for this plugin.
+    type: str
+    required: true
+    choices: [ashlar.stack.stack]
+  site:
+    description: Name of the site, 1 to 20 small letters, digits and hyphens.
+    type: str
+    required: true
+  domain:
+    description: DNS domain of the site.
+    type: str
+    required: true
+  stack:
+    description: Name of the stack; C(stacks/<name>.yml) beside this file, else the collection's.
+    type: str
+    required: true
+  release:
+    description: Name of the release, which says the versions; C(releases/<name>.yml) beside this file, else the collection's.
+    type: str
+    required: true
+  slots:
+    description: Choices over the stack's, slot to component or list of components; an empty list leaves the slot empty.
+    type: dict
+    default: {}
+  extras:
+    description: Components on top that fill the slot C(extra).
+    type: list
+    elements: str
+    default: []
+  networks:
+    description: IPv4 networks in CIDR notation.
+    type: dict
+    default: {}
+    suboptions:
+      pods:
+        description: Addresses of pods, a /24 for each node.
+        type: str
+        default: 10.244.0.0/16
+      services:
+        description: Virtual addresses of Services, from /12 to /24.
+        type: str
+        default: 10.96.0.0/16
+      admin:
+        description: From where SSH and the API may be reached.
+        type: list
+        elements: str
+        default: [0.0.0.0/0]
+  versions:
+    description: Artifact to version, over the release's.
+    type: dict
+    default: {}
+  options:
+    description: Component to its variables, checked against the component's argument spec. They become variables of the group C(all).
+    type: dict
+    default: {}
+"""
+
+EXAMPLES = r"""
+# inventories/prod/20-stack.yml, beside inventories/prod/10-nodes.yml
+plugin: ashlar.stack.stack
+site: prod
+domain: prod.example.com
+stack: tectonic
+release: "2026.11"
+networks:
+  pods: 10.244.0.0/16
+  services: 10.96.0.0/16
+  admin: [203.0.113.0/24]
+options:
+  etcd:
+    etcd_quota_backend_bytes: 4294967296
+"""
+
+import os
+import re
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from ansible.errors import AnsibleError, AnsibleParserError
+from ansible.plugins.inventory import BaseInventoryPlugin
+from ansible.template import Templar, trust_as_template
+from ansible.utils.vars import combine_vars
+from ansible.vars.plugins import get_vars_from_inventory_sources
+from ansible_collections.ashlar.stack.plugins.plugin_utils.site.catalogue import load
+from ansible_collections.ashlar.stack.plugins.plugin_utils.site.compile import plan_site
+from ansible_collections.ashlar.stack.plugins.plugin_utils.site.models import (
+    SITE_FOLDERS,
+    Plan,
+    Problem,
+    SiteError,
+)
+from ansible_collections.ashlar.stack.plugins.plugin_utils.site.nodes import RawNode
+from ansible_collections.ashlar.stack.plugins.plugin_utils.site.report import report
+
+NAME = "ashlar.stack.stack"
+SUFFIXES = ("stack.yml", "stack.yaml")
+ROOT = Path(__file__).resolve().parents[2]
+NODE_VARIABLES = ("node_address", "node_classes", "node_zone", "node_labels", "ansible_host", "ansible_port")
+
+
+class InventoryModule(BaseInventoryPlugin):
+    """The thin shell around ``plan_site``: reads the inventory, writes the plan into it."""
+
+    NAME = NAME
+
+    def verify_file(self, path: str) -> bool:
+        """Whether ``path`` is a site file, or lies in a folder of a site that is no inventory."""
+        if in_site_folder(path):
+            return True
+        if not super().verify_file(path) or not path.endswith(SUFFIXES):
+            return False
+        with open(path, encoding="utf-8", errors="replace") as file:
+            keys = dict(re.findall(r"^(plugin|stack)\s*:\s*[\"']?([\w.-]*)", file.read(), re.MULTILINE))
+        # A site file without its `plugin:` line is claimed too: no other plugin would say what is wrong with it.
+        return keys.get("plugin", NAME) == NAME and bool(keys)
+
+    def parse(self, inventory: Any, loader: Any, path: str, cache: bool = True) -> None:
+        """Compiles the site and adds groups and variables.
+
+        :raises AnsibleParserError: with everything that is wrong with the site, in one message.
+        """
+        if in_site_folder(path):
+            return
+        super().parse(inventory, loader, path, cache)
+        try:
+            raw_site = loader.load_from_file(path, cache="none", trusted_as_template=True)
+        except AnsibleError as error:
+            raise AnsibleParserError(f"{path} is not valid YAML: {error.message}") from error
+        try:
+            plan = plan_site(load(ROOT), raw_site, Path(path), self._nodes(path), set(inventory.groups))
+        except SiteError as error:
+            raise AnsibleParserError(report(error.problems, os.getcwd())) from None
+        self._write(plan)
+
+    def _nodes(self, path: str) -> list[RawNode]:
+        """Every host with the variables that describe a node, from wherever Ansible takes variables."""
+        sources = [*self.inventory.processed_sources, path]
+        of_groups: dict[str, Mapping[str, Any]] = {}
+        for group in self.inventory.groups.values():
+            of_groups[group.name] = combine_vars(group.vars, get_vars_from_inventory_sources(self.loader, sources, [group], "all"))
+        with_files = any((Path(source).parent / "host_vars").is_dir() for source in sources)
+        templar = Templar(loader=self.loader)
+        nodes: list[RawNode] = []
+        problems: list[Problem] = []
+        for host in self.inventory.hosts.values():
+            variables: Mapping[str, Any] = {}
+            for group in sorted(host.get_groups(), key=lambda group: (group.depth, group.priority, group.name)):
+                variables = {**variables, **of_groups[group.name]}
+            variables = {**variables, **host.vars}
+            if with_files:
+                variables = {**variables, **get_vars_from_inventory_sources(self.loader, sources, [host], "all")}
+            file = str(host.vars.get("inventory_file") or path)
+            node = {name: variables[name] for name in NODE_VARIABLES if variables.get(name) is not None}
+            if any("{{" in str(value) for value in node.values()):
+                templar.available_variables = {**variables, "inventory_hostname": host.name}
+                for name, value in node.items():
+                    try:
+                        node[name] = templar.template(value)
+                    except AnsibleError as error:
+                        text = f"cannot be templated: {error.message} It is read before any host is, so it may use inventory variables only."
+                        problems.append(Problem(file, ("hosts", host.name, name), text))
+            nodes.append(RawNode(host.name, node, file))
+        if problems:
+            raise SiteError(problems)
+        return nodes
+
+    def _write(self, plan: Plan) -> None:
+        for group, members in plan.groups.items():
+            self.inventory.add_group(group)
+            for member in members:
+                self.inventory.add_child(group, member)
+        for name, value in plan.variables.items():
+            self.inventory.set_variable("all", name, trusted(value))
+        marked: dict[int, dict[str, Any]] = {}
+        for host, variables in plan.hosts.items():
+            # Hosts that carry the same components share one object: marked once, and not copied host by host as
+            # inventory.set_variable would. A site of thousands of nodes has a handful of these.
+            if id(variables) not in marked:
+                marked[id(variables)] = trusted(variables)
+            self.inventory.hosts[host].vars.update(marked[id(variables)])
+
+
+def in_site_folder(path: str) -> bool:
+    """Whether ``path`` lies in ``credentials/``, ``state/`` ... of a folder that has a site file."""
+    file = Path(path)
+    for parent in list(file.parents)[:6]:
+        if parent.name in SITE_FOLDERS and any(name.endswith(SUFFIXES) for name in os.listdir(parent.parent)):
+            return True
+    return False
+
+
+def trusted(value: Any) -> Any:
+    """A copy in which every text may be a template: manifests and site files are written by those who run the playbooks."""
+    if isinstance(value, str):
+        return trust_as_template(value)
+    if isinstance(value, Mapping):
+        return {key: trusted(part) for key, part in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [trusted(part) for part in value]
+    return value

@@ -1,0 +1,15 @@
+# SPDX-License-Identifier: Apache-2.0
+"""A site, compiled: stack + node classes + component manifests -> groups and variables (the plan).
+
+``models``     what is talked about: dataclasses without behaviour
+``reading``    YAML and JSON files and where in them something stands
+``structure``  JSON Schema errors as sentences
+``catalogue``  what the collection has to offer: slots, manifests, stacks, artifacts
+``nodes``      who is there, checked
+``network``    the site's networks, checked
+``options``    the variables of components, checked against their argument specs
+``choice``     stack and overrides -> the chosen components, checked
+``compile``    all of the above -> Plan
+"""
+
+from __future__ import annotations

@@ -1,0 +1,227 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What the collection has to offer: slots, component manifests, stacks, releases, artifacts and their versions."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+from ansible_collections.ashlar.stack.plugins.plugin_utils.site.models import (
+    Manifest,
+    Placement,
+    Port,
+    Problem,
+    Release,
+    SiteError,
+    Slot,
+    Stack,
+)
+from ansible_collections.ashlar.stack.plugins.plugin_utils.site.reading import (
+    did_you_mean,
+    listed,
+    quoted,
+    read_yaml,
+)
+from ansible_collections.ashlar.stack.plugins.plugin_utils.site.structure import check
+
+SOURCES = ("nodes", "pods", "admin", "any")
+"""Who else than components a port may be open to."""
+
+
+@dataclass(frozen=True)
+class Catalogue:
+    """``root`` is the collection's folder. Stacks, releases, artifacts and options are read when they are asked for."""
+
+    root: Path
+    slots: Mapping[str, Slot]
+    manifests: Mapping[str, Manifest]
+
+    @cached_property
+    def core(self) -> tuple[str, ...]:
+        """Components that are part of every site."""
+        return tuple(sorted(name for name, manifest in self.manifests.items() if not manifest.fills))
+
+    @cached_property
+    def artifacts(self) -> tuple[str, ...]:
+        """Names of the artifacts that exist."""
+        return tuple(sorted(file.parent.name for file in (self.root / "artifacts").glob("*/artifact.yml")))
+
+    @cached_property
+    def planned(self) -> frozenset[str]:
+        """Components that a stack of the collection names and that do not exist yet."""
+        names: set[str] = set()
+        for file in (self.root / "stacks").glob("*.yml"):
+            if file.stem != "slots":
+                content = read_yaml(file)
+                for part in ("slots", "planned", "alternatives"):
+                    names.update(name for choice in content.get(part, {}).values() for name in as_tuple(choice))
+        return frozenset(names - set(self.manifests))
+
+    def versions(self, artifact: str) -> tuple[str, ...]:
+        """The versions of an artifact that can be had, newest last as the file has them.
+
+        :raises SiteError: its artifact.yml can't be read.
+        """
+        file = self.root / "artifacts" / artifact / "artifact.yml"
+        content = read_yaml(file)
+        versions = content.get("versions") if isinstance(content, dict) else None
+        if not isinstance(versions, dict):
+            raise SiteError([Problem(str(file), ("versions",), "is missing. Allowed: a mapping of version to what is known about it.")])
+        return tuple(str(version) for version in versions)
+
+    def options(self, component: str) -> dict[str, Any] | None:
+        """The variables of a component as in roles/<component>/meta/argument_specs.yml; None when it has no such file.
+
+        :raises SiteError: the file can't be read.
+        """
+        file = self.root / "roles" / component / "meta" / "argument_specs.yml"
+        if not file.is_file():
+            return None
+        content = read_yaml(file) or {}
+        return dict(content.get("argument_specs", {}).get("main", {}).get("options") or {})
+
+    def defaults(self, component: str) -> dict[str, Any]:
+        """roles/<component>/defaults/main.yml; empty when there is none.
+
+        :raises SiteError: the file can't be read.
+        """
+        file = self.root / "roles" / component / "defaults" / "main.yml"
+        return dict(read_yaml(file) or {}) if file.is_file() else {}
+
+    def stack(self, name: str, site_directory: Path, blame: tuple[str, tuple[str, ...]]) -> Stack:
+        """The stack called ``name``: the site's own before the collection's.
+
+        :param blame: file and path in it to name when there is none.
+        :raises SiteError: there is none, or it is malformed.
+        """
+        file = self._find("stacks", name, site_directory, blame, "stack")
+        raw = read_yaml(file)
+        problems = check(self.root, "stack", raw, str(file))
+        if not problems and raw["name"] != name:
+            problems = [Problem(str(file), ("name",), f"is {quoted(raw['name'])}. Allowed: {quoted(name)}, as the file is called.")]
+        if problems:
+            raise SiteError(problems)
+        return Stack(
+            name=name,
+            description=raw["description"],
+            file=str(file),
+            slots={slot: as_tuple(choice) for slot, choice in raw["slots"].items()},
+            planned={slot: as_tuple(choice) for slot, choice in raw.get("planned", {}).items()},
+        )
+
+    def release(self, name: str, site_directory: Path, blame: tuple[str, tuple[str, ...]]) -> Release:
+        """The release called ``name``: the site's own before the collection's.
+
+        :raises SiteError: there is none, or it is malformed.
+        """
+        file = self._find("releases", name, site_directory, blame, "release")
+        raw = read_yaml(file)
+        problems = check(self.root, "release", raw, str(file))
+        if problems:
+            raise SiteError(problems)
+        return Release(name, str(file), dict(raw["versions"]))
+
+    def _find(self, folder: str, name: str, site_directory: Path, blame: tuple[str, tuple[str, ...]], noun: str) -> Path:
+        places = (site_directory / folder, self.root / folder)
+        for place in places:
+            if (place / f"{name}.yml").is_file() and not (folder == "stacks" and name == "slots"):
+                return place / f"{name}.yml"
+        known = sorted({file.stem for place in places for file in place.glob("*.yml")} - {"slots"})
+        text = f"is {quoted(name)}, an unknown {noun}.{did_you_mean(name, known)} Allowed: {listed(known)}."
+        raise SiteError([Problem(blame[0], blame[1], f"{text} Choose one of these, or write {folder}/{name}.yml beside the site file.")])
+
+
+def load(root: Path) -> Catalogue:
+    """Slots and manifests under the collection's folder.
+
+    :raises SiteError: something there is malformed; every problem of every file is in it.
+    """
+    slots = {
+        name: Slot(name, raw["description"], raw["single"], raw["needed"], raw.get("node_class"))
+        for name, raw in read_yaml(root / "stacks" / "slots.yml").items()
+    }
+    manifests: dict[str, Manifest] = {}
+    problems: list[Problem] = []
+    for file in sorted((root / "roles").glob("*/meta/component.yml")):
+        try:
+            manifest = _manifest(root, file)
+        except SiteError as error:
+            problems += error.problems
+        else:
+            manifests[manifest.name] = manifest
+    problems += [problem for manifest in manifests.values() for problem in _references(manifest, slots, manifests)]
+    if problems:
+        raise SiteError(problems)
+    return Catalogue(root, slots, manifests)
+
+
+def as_tuple(choice: Any) -> tuple[str, ...]:
+    """A name or a list of names, as a tuple of plain strings."""
+    return (str(choice),) if isinstance(choice, str) else tuple(str(name) for name in choice)
+
+
+def _manifest(root: Path, file: Path) -> Manifest:
+    raw = read_yaml(file)
+    problems = check(root, "manifest", raw, str(file))
+    if problems:
+        raise SiteError(problems)
+    nodes = raw.get("nodes", {})
+    count = nodes.get("count", "any")
+    ports = tuple(_port(port) for port in raw.get("ports", ()))
+    problems = [
+        Problem(str(file), ("ports", index, "port"), f"is {quoted(port.shown)}. Allowed: 1 to 65535, the first not above the last.")
+        for index, port in enumerate(ports)
+        if not 1 <= port.first <= port.last <= 65535
+    ]
+    for part in ("ports", "certificates"):
+        names = [entry["name"] for entry in raw.get(part, ())]
+        twice = sorted({name for name in names if names.count(name) > 1})
+        problems += [Problem(str(file), (part,), f"has two entries named {quoted(name)}. Names are unique: rename one.") for name in twice]
+    if problems:
+        raise SiteError(problems)
+    return Manifest(
+        name=file.parents[1].name,
+        description=raw["description"],
+        layer=raw["layer"],
+        file=str(file),
+        fills=as_tuple(raw.get("fills", ())),
+        placement=Placement(
+            node_class=nodes.get("class", "all"),
+            odd=count == "odd",
+            most=1 if count == "one" else count["max"] if isinstance(count, dict) else None,
+        ),
+        requires=tuple(raw.get("requires", ())),
+        conflicts=tuple(raw.get("conflicts", ())),
+        ports=ports,
+        authorities=tuple(raw.get("authorities", ())),
+        certificates=tuple(raw.get("certificates", ())),
+        artifacts=tuple(raw.get("artifacts", ())),
+        health=tuple(raw.get("health", ())),
+        limits=raw.get("limits", {}),
+    )
+
+
+def _port(raw: Mapping[str, Any]) -> Port:
+    first, _, last = str(raw["port"]).partition("-")
+    return Port(raw["name"], int(first), int(last or first), raw.get("protocol", "tcp"), tuple(raw["from"]))
+
+
+def _references(manifest: Manifest, slots: Mapping[str, Slot], manifests: Mapping[str, Manifest]) -> Iterable[Problem]:
+    """Names in a manifest that mean nothing."""
+    both = [*slots, *manifests]
+    for part, names in (("requires", manifest.requires), ("conflicts", manifest.conflicts)):
+        for index, name in enumerate(names):
+            if name not in both:
+                text = f"is {quoted(name)}, neither a slot nor a component.{did_you_mean(name, both)}"
+                yield Problem(manifest.file, (part, index), f"{text} Allowed: the slots {listed(slots)}, or a folder of roles/ with a manifest.")
+    for index, port in enumerate(manifest.ports):
+        for source in port.sources:
+            if source not in SOURCES and source not in manifests:
+                text = f"is {quoted(source)}, not a component.{did_you_mean(source, [*SOURCES, *manifests])}"
+                yield Problem(manifest.file, ("ports", index, "from"), f"{text} Allowed: components, {listed(SOURCES)}.")
+    for index, certificate in enumerate(manifest.certificates):
+        if certificate.get("kind", "certificate") != "keypair" and "authority" not in certificate:
+            yield Problem(manifest.file, ("certificates", index, "authority"), "is missing. Only a keypair needs no authority. Add it.")

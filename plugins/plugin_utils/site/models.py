@@ -1,0 +1,166 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What a site is made of. Plain data; whoever makes one of these has checked it before."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from ipaddress import IPv4Address, IPv4Network
+from pathlib import Path
+from typing import Any
+
+LAYERS = ("base", "runtime", "coordination", "network", "orchestration", "ingress", "storage", "observability", "management")
+NODE_CLASSES = ("control", "worker", "edge", "storage")
+SITE_FOLDERS = ("credentials", "releases", "stacks", "state")
+"""Folders of a site that are not inventory sources, though Ansible walks into them."""
+
+Key = str | int
+Path_ = tuple[Key, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Problem:
+    """One thing that is wrong with a site.
+
+    ``path`` leads into the file (keys and list indexes), ``text`` says what was found, what is allowed and what to do.
+    ``file`` is empty where no file is to blame.
+    """
+
+    file: str
+    path: Path_
+    text: str
+
+
+class SiteError(Exception):
+    """The site cannot be planned. Carries every problem that was found, not only the first."""
+
+    def __init__(self, problems: list[Problem]) -> None:
+        super().__init__(f"{len(problems)} problems")
+        self.problems = problems
+
+
+@dataclass(frozen=True, slots=True)
+class Slot:
+    """A job every platform needs done. ``node_class``: a class that some node must have when the slot is filled."""
+
+    name: str
+    description: str
+    single: bool
+    needed: str
+    node_class: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Port:
+    """``first`` and ``last`` are equal but for a range. ``sources``: components, ``nodes``, ``pods``, ``admin`` or ``any``."""
+
+    name: str
+    first: int
+    last: int
+    protocol: str
+    sources: tuple[str, ...]
+
+    @property
+    def shown(self) -> int | str:
+        return self.first if self.first == self.last else f"{self.first}-{self.last}"
+
+
+@dataclass(frozen=True, slots=True)
+class Placement:
+    """On which nodes: all of ``node_class`` (``all`` for every node), the first ``most`` of them where that is set."""
+
+    node_class: str = "all"
+    odd: bool = False
+    most: int | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Manifest:
+    """roles/<name>/meta/component.yml. ``certificates`` and ``health`` are as written there: their texts are templates."""
+
+    name: str
+    description: str
+    layer: str
+    file: str
+    fills: tuple[str, ...] = ()
+    placement: Placement = Placement()
+    requires: tuple[str, ...] = ()
+    conflicts: tuple[str, ...] = ()
+    ports: tuple[Port, ...] = ()
+    authorities: tuple[str, ...] = ()
+    certificates: tuple[Mapping[str, Any], ...] = ()
+    artifacts: tuple[str, ...] = ()
+    health: tuple[Mapping[str, Any], ...] = ()
+    limits: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
+class Stack:
+    """A named choice. ``planned``: what is still to come, by slot; nothing of it is installed."""
+
+    name: str
+    description: str
+    file: str
+    slots: Mapping[str, tuple[str, ...]]
+    planned: Mapping[str, tuple[str, ...]]
+
+
+@dataclass(frozen=True, slots=True)
+class Release:
+    """Artifact -> version, proven together."""
+
+    name: str
+    file: str
+    versions: Mapping[str, str]
+
+
+@dataclass(frozen=True, slots=True)
+class Node:
+    """A machine of the inventory. ``ssh_port`` is where Ansible reaches it."""
+
+    name: str
+    address: IPv4Address
+    classes: tuple[str, ...]
+    zone: str
+    labels: Mapping[str, str]
+    ssh_port: int
+    file: str
+
+
+@dataclass(frozen=True, slots=True)
+class Networks:
+    """The site's IPv4 networks; ``admin`` may reach SSH and the API."""
+
+    pods: IPv4Network
+    services: IPv4Network
+    admin: tuple[IPv4Network, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Site:
+    """The site file, its structure checked. ``slots`` and ``options`` are as written there, choices as tuples."""
+
+    name: str
+    domain: str
+    stack: str
+    release: str
+    file: str
+    directory: Path
+    networks: Networks | None
+    slots: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
+    extras: tuple[str, ...] = ()
+    versions: Mapping[str, str] = field(default_factory=dict)
+    options: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
+class Plan:
+    """What the inventory becomes.
+
+    ``groups``: group -> host names, a group for each component of the collection and each node class, empty ones too.
+    ``variables``: of the group ``all``. ``hosts``: host -> its variables; hosts with the same components share the objects.
+    """
+
+    groups: Mapping[str, list[str]]
+    variables: Mapping[str, Any]
+    hosts: Mapping[str, Mapping[str, Any]]

@@ -1,0 +1,148 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The variables of components, checked against roles/<component>/meta/argument_specs.yml and the limits of the manifest."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from ansible.module_utils.common.arg_spec import ArgumentSpecValidator
+from ansible_collections.ashlar.stack.plugins.plugin_utils.site.catalogue import (
+    Catalogue,
+)
+from ansible_collections.ashlar.stack.plugins.plugin_utils.site.models import (
+    Path_,
+    Problem,
+)
+from ansible_collections.ashlar.stack.plugins.plugin_utils.site.reading import (
+    did_you_mean,
+    listed,
+    quoted,
+    top_keys,
+)
+
+PLAN_VARIABLES = (
+    "site_name",
+    "site_domain",
+    "site_stack",
+    "site_release",
+    "site_directory",
+    "site_credentials",
+    "site_networks",
+    "site_nodes",
+    "site_components",
+    "artifact_versions",
+    "component_nodes",
+    "component_addresses",
+    "endpoints",
+    "node_components",
+    "node_artifacts",
+    "node_ports",
+    "node_certificates",
+    "node_authorities",
+    "node_health",
+)
+"""What the inventory plugin computes. A file that sets one of these would silently win over the plan."""
+
+_NODE_VARIABLES = ("node_address", "node_classes", "node_zone", "node_labels")
+_KINDS = {"str": "a text", "int": "a whole number", "float": "a number", "bool": "true or false", "list": "a list", "dict": "a mapping", "path": "a path"}
+
+
+def check_options(catalogue: Catalogue, chosen: Sequence[str], options: Mapping[str, Mapping[str, Any]], file: str) -> Iterable[Problem]:
+    """What is wrong with ``options`` of the site file."""
+    for component, variables in options.items():
+        path: Path_ = ("options", component)
+        if component not in catalogue.manifests:
+            text = f"is an unknown component.{did_you_mean(component, chosen)} Allowed: components of this site, {listed(chosen)}."
+            yield Problem(file, path, text)
+            continue
+        if component not in chosen:
+            fills = listed(catalogue.manifests[component].fills)
+            yield Problem(file, path, f"has options, but is not part of this site. Choose it for the slot {fills}, or remove its options.")
+            continue
+        specs = catalogue.options(component) or {}
+        for name, value in variables.items():
+            if name not in specs:
+                # People write the bare name within the component's own block.
+                full = f"{component}_{name}"
+                hint = f' Did you mean "{full}"?' if full in specs else did_you_mean(name, list(specs))
+                text = f"is an unknown option of {component}.{hint} Allowed: {listed(sorted(specs))}."
+                yield Problem(file, (*path, name), text)
+                continue
+            limits = catalogue.manifests[component].limits.get(name, {})
+            text = wrong_value(specs[name], limits, value)
+            if text:
+                yield Problem(file, (*path, name), text)
+
+
+def wrong_value(spec: Mapping[str, Any], limits: Mapping[str, Any], value: Any) -> str:
+    """Why ``value`` is not one that the argument spec and the limits allow; empty when it is. Templates are not judged."""
+    if isinstance(value, str) and "{{" in value:
+        return ""
+    shown = "a secret value" if spec.get("no_log") else quoted(value)
+    kind = spec.get("type", "str")
+    allowed = _allowed(spec, limits)
+    if value is None:
+        return f"is empty. {allowed} Give a value, or remove the line for the default."
+    if kind == "str" and isinstance(value, (list, dict)) or kind in ("str", "int", "float") and isinstance(value, bool):
+        return f"is {shown}. {allowed}"
+    result = ArgumentSpecValidator({"value": {key: part for key, part in spec.items() if key not in ("required", "default")}}).validate({"value": value})
+    if result.error_messages:
+        # Ansible's own words say which suboption; for plain values the type and the choices say all there is to say.
+        detail = f" {result.error_messages[0]}." if spec.get("options") and not spec.get("no_log") else ""
+        return f"is {shown}.{detail} {allowed}"
+    checked = result.validated_parameters["value"]
+    for item in checked if isinstance(checked, list) else [checked]:
+        below = "minimum" in limits and isinstance(item, (int, float)) and item < limits["minimum"]
+        above = "maximum" in limits and isinstance(item, (int, float)) and item > limits["maximum"]
+        unlike = "pattern" in limits and not re.fullmatch(limits["pattern"], str(item))
+        if below or above or unlike:
+            return f"is {shown}. {allowed}"
+    return ""
+
+
+def check_variable_files(catalogue: Catalogue, directory: Path) -> Iterable[Problem]:
+    """Variables in group_vars and host_vars of the site that nothing reads, or that would override the plan.
+
+    Only names are looked at, so vaulted values stay as they are; a wholly encrypted file is passed over.
+    """
+    files = [file for folder in ("group_vars", "host_vars") for file in sorted((directory / folder).glob("**/*")) if file.is_file()]
+    if not files:
+        return
+    specs = {name: catalogue.options(name) for name in catalogue.manifests}
+    known = {option for options in specs.values() for option in options or ()} | set(_NODE_VARIABLES)
+    for file in files:
+        if file.suffix not in ("", ".yml", ".yaml", ".json"):
+            continue
+        for name in top_keys(file):
+            if name in PLAN_VARIABLES:
+                text = "is computed by the inventory plugin from the site file and the nodes; set here it would win over the plan. Remove it."
+                yield Problem(str(file), (name,), text)
+                continue
+            owner = max((component for component in specs if name.startswith(f"{component}_")), key=len, default=None)
+            options = specs[owner] if owner else None
+            if owner and options is not None and name not in known:
+                text = f"is an unknown option of {owner}.{did_you_mean(name, list(options))} Allowed: {listed(sorted(options))}."
+                yield Problem(str(file), (name,), text)
+
+
+def _allowed(spec: Mapping[str, Any], limits: Mapping[str, Any]) -> str:
+    if "choices" in spec:
+        return f"Allowed: {listed(spec['choices'])}."
+    words = _KINDS.get(spec.get("type", "str"), str(spec.get("type")))
+    if spec.get("type") == "list" and "elements" in spec:
+        words = f"a list, each {_KINDS.get(spec['elements'], spec['elements'])}"
+    match limits.get("minimum"), limits.get("maximum"):
+        case None, None:
+            pass
+        case least, None:
+            words += f", at least {least}"
+        case None, most:
+            words += f", at most {most}"
+        case least, most:
+            words += f" from {least} to {most}"
+    if "pattern" in limits:
+        words += f" that matches {limits['pattern']}"
+    return f"Allowed: {words}."

@@ -1,0 +1,108 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Which version of each artifact: the release's, or the site's own; in the catalogue; and reachable from what is installed."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
+
+from ansible_collections.ashlar.stack.plugins.plugin_utils.site.catalogue import (
+    Catalogue,
+)
+from ansible_collections.ashlar.stack.plugins.plugin_utils.site.models import (
+    Problem,
+    Release,
+    Site,
+    SiteError,
+)
+from ansible_collections.ashlar.stack.plugins.plugin_utils.site.reading import (
+    did_you_mean,
+    listed,
+    quoted,
+    read_json,
+)
+
+INSTALLED = Path("state") / "installed.json"
+"""Below the site's folder: ``{"versions": {artifact: version}}``, written at the end of a run that succeeded."""
+
+STEPWISE = ("etcd", "kubernetes")
+"""Artifacts that are upgraded one minor version at a time and never back: their stored data is migrated on the way
+(https://kubernetes.io/releases/version-skew-policy/, https://etcd.io/docs/v3.6/upgrades/)."""
+
+
+def choose_versions(site: Site, release: Release, chosen: Sequence[str], catalogue: Catalogue) -> tuple[dict[str, str], list[Problem]]:
+    """Artifact -> version for all artifacts of the chosen components, and what is wrong with it."""
+    problems: list[Problem] = []
+    users: dict[str, str] = {}
+    for component in chosen:
+        for artifact in catalogue.manifests[component].artifacts:
+            users.setdefault(artifact, component)
+    for artifact in site.versions:
+        if artifact not in users:
+            known = sorted(users)
+            text = f"is not an artifact of this site.{did_you_mean(artifact, known)} Allowed: {listed(known)}."
+            problems.append(Problem(site.file, ("versions", artifact), text))
+    versions: dict[str, str] = {}
+    for artifact, component in sorted(users.items()):
+        own = artifact in site.versions
+        file = site.file if own else release.file
+        version = site.versions[artifact] if own else release.versions.get(artifact)
+        if version is None:
+            text = f"names no version of {artifact}, which {component} installs. Add it to versions:, there or in the site file."
+            problems.append(Problem(file, ("versions",), text))
+            continue
+        if artifact not in catalogue.artifacts:
+            where = Problem(catalogue.manifests[component].file, ("artifacts",), "")
+            text = f"names {artifact}, which is not in the catalogue.{did_you_mean(artifact, catalogue.artifacts)} Write artifacts/{artifact}/artifact.yml."
+            problems.append(Problem(where.file, where.path, text))
+            continue
+        try:
+            offered = catalogue.versions(artifact)
+        except SiteError as error:
+            problems += error.problems
+            continue
+        if version not in offered:
+            text = f"is {quoted(version)}, which is not in the catalogue. Allowed: {listed(offered)}, the versions in artifacts/{artifact}/artifact.yml."
+            problems.append(Problem(file, ("versions", artifact), text))
+            continue
+        versions[artifact] = version
+    return versions, problems
+
+
+def check_upgrade(site: Site, versions: Mapping[str, str], catalogue: Catalogue) -> Iterable[Problem]:
+    """Steps from what is installed that etcd and Kubernetes do not survive."""
+    file = site.directory / INSTALLED
+    if not file.is_file():
+        return
+    try:
+        content = read_json(file)
+    except SiteError as error:
+        yield from error.problems
+        return
+    installed = content.get("versions") if isinstance(content, dict) else None
+    if not isinstance(installed, dict):
+        text = 'is not what a run leaves there. Allowed: {"versions": {artifact: version}}. Correct it from the nodes: ls -l /opt/ashlar/*/current.'
+        yield Problem(str(file), (), text)
+        return
+    for artifact in STEPWISE:
+        if artifact not in installed or artifact not in versions:
+            continue
+        before, after = _minor(str(installed[artifact])), _minor(versions[artifact])
+        path = ("versions", artifact) if artifact in site.versions else ("release",)
+        if before is None or after is None or before == after:
+            continue
+        step = f"would take {artifact} from {installed[artifact]} to {versions[artifact]}"
+        if after < before:
+            text = f"{step}, a downgrade, after which it cannot read its own data. Stay at {before[0]}.{before[1]} or restore a backup."
+            yield Problem(site.file, path, text)
+        elif after != (before[0], before[1] + 1):
+            between = [version for version in catalogue.versions(artifact) if _minor(version) == (before[0], before[1] + 1)]
+            hint = f"first to {between[-1]}" if between else f"first to a version {before[0]}.{before[1] + 1}, which has to be added to artifacts/{artifact}/artifact.yml"
+            text = f"{step}, across more than one minor version. Allowed: one minor version at a time. Go {hint}, run site.yml, then on."
+            yield Problem(site.file, path, text)
+
+
+def _minor(version: str) -> tuple[int, int] | None:
+    match = re.match(r"v?(\d+)\.(\d+)", version)
+    return (int(match[1]), int(match[2])) if match else None
