@@ -1,0 +1,128 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What holds for every role: its options, its manifest and its place in site.yml tell the same."""
+
+from __future__ import annotations
+
+import json
+from collections import Counter
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+ROOT = Path(__file__).parents[3]
+LAYERS: list[str] = json.loads((ROOT / "schemas/manifest.json").read_text())["properties"]["layer"]["enum"]
+ROLES = sorted(path.name for path in (ROOT / "roles").iterdir() if (path / "meta").is_dir())
+MANIFESTS: dict[str, dict[str, Any]] = {
+    role: yaml.safe_load((ROOT / "roles" / role / "meta/component.yml").read_text())
+    for role in ROLES
+    if (ROOT / "roles" / role / "meta/component.yml").is_file()
+}
+PLAYS: list[dict[str, Any]] = yaml.safe_load((ROOT / "site.yml").read_text())
+SOURCES = {"nodes", "pods", "admin", "any"}
+
+
+def options(role: str) -> dict[str, Any]:
+    specs = yaml.safe_load((ROOT / "roles" / role / "meta/argument_specs.yml").read_text())["argument_specs"]
+    return {name: option for entry in specs.values() for name, option in (entry.get("options") or {}).items()}
+
+
+def defaults(role: str) -> dict[str, Any]:
+    path = ROOT / "roles" / role / "defaults/main.yml"
+    return (yaml.safe_load(path.read_text()) or {}) if path.is_file() else {}
+
+
+def roles_of(play: dict[str, Any]) -> list[str]:
+    named = [role["role"] if isinstance(role, dict) else role for role in play.get("roles") or []]
+    return [str(role).removeprefix("ashlar.stack.") for role in named]
+
+
+@pytest.mark.parametrize("role", ROLES)
+def test_defaults_are_those_of_the_argument_specs(role: str) -> None:
+    specified = {name: option["default"] for name, option in options(role).items() if "default" in option}
+    assert defaults(role) == specified
+
+
+@pytest.mark.parametrize("role", ROLES)
+def test_every_option_is_a_sentence_with_a_type_under_the_roles_name(role: str) -> None:
+    for name, option in options(role).items():
+        assert name == role or name.startswith(f"{role}_"), f"{name} does not say that it is {role}'s"
+        assert option.get("type"), f"{name} has no type"
+        text = option.get("description")
+        last = text[-1] if isinstance(text, list) else text
+        assert last and str(last).rstrip().endswith("."), f"{name} is not described in a sentence"
+
+
+@pytest.mark.parametrize("role", MANIFESTS)
+def test_a_manifest_keeps_to_its_schema(role: str) -> None:
+    jsonschema = pytest.importorskip("jsonschema")
+    schema = json.loads((ROOT / "schemas/manifest.json").read_text())
+    errors = [
+        f"{'/'.join(map(str, error.path))}: {error.message}"
+        for error in jsonschema.Draft202012Validator(schema).iter_errors(MANIFESTS[role])
+    ]
+    assert errors == []
+
+
+@pytest.mark.parametrize("role", MANIFESTS)
+def test_a_manifest_tells_editors_its_schema(role: str) -> None:
+    first = (ROOT / "roles" / role / "meta/component.yml").read_text().splitlines()[0]
+    assert first == "# yaml-language-server: $schema=../../../schemas/manifest.json"
+
+
+@pytest.mark.parametrize("role", MANIFESTS)
+def test_what_a_manifest_names_exists(role: str) -> None:
+    manifest = MANIFESTS[role]
+    slots = {
+        slot
+        for other in MANIFESTS.values()
+        for slot in ([other["fills"]] if isinstance(other.get("fills"), str) else other.get("fills") or [])
+    }
+    for port in manifest.get("ports") or []:
+        unknown = set(port["from"]) - SOURCES - set(MANIFESTS)
+        assert not unknown, f"port {port['name']} is open to {unknown}, which is no component"
+    assert set(manifest.get("requires") or []) <= slots | set(MANIFESTS)
+    for check in manifest.get("health") or []:
+        component, _, name = str(check.get("certificate", "")).partition("/")
+        if component:
+            assert name in {certificate["name"] for certificate in MANIFESTS[component]["certificates"]}
+    for artifact in manifest.get("artifacts") or []:
+        assert (ROOT / "artifacts" / artifact / "artifact.yml").is_file(), f"artifacts/{artifact}/artifact.yml is missing"
+    assert set(manifest.get("limits") or {}) <= set(options(role))
+
+
+@pytest.mark.parametrize("role", MANIFESTS)
+def test_ports_are_unique_among_components_of_a_node(role: str) -> None:
+    mine = {(port.get("protocol", "tcp"), port["port"]) for port in MANIFESTS[role].get("ports") or []}
+    for other, manifest in MANIFESTS.items():
+        if other != role:
+            theirs = {(port.get("protocol", "tcp"), port["port"]) for port in manifest.get("ports") or []}
+            assert not mine & theirs, f"{role} and {other} want the same port"
+
+
+def test_every_component_has_one_play_on_its_own_group() -> None:
+    plays = Counter(role for play in PLAYS for role in roles_of(play))
+    assert {role: plays[role] for role in MANIFESTS} == dict.fromkeys(MANIFESTS, 1)
+    for play in PLAYS:
+        for role in roles_of(play):
+            if role in MANIFESTS:
+                assert play["hosts"] == role, f"the play '{play['name']}' must have hosts: {role}"
+
+
+def test_every_play_leads_to_a_role_that_exists() -> None:
+    named = {role for play in PLAYS for role in roles_of(play)}
+    assert named <= set(ROLES)
+    groups = {str(play["hosts"]).partition("[")[0] for play in PLAYS} - {"all", "localhost"}
+    assert groups <= set(MANIFESTS)
+
+
+def test_plays_are_named_by_the_layer_of_their_component() -> None:
+    for play in PLAYS:
+        for role in roles_of(play):
+            if role in MANIFESTS:
+                assert play["name"].partition(" | ")[0] == MANIFESTS[role]["layer"]
+
+
+def test_every_layer_of_a_manifest_is_known() -> None:
+    assert {manifest["layer"] for manifest in MANIFESTS.values()} <= set(LAYERS)
