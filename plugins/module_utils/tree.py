@@ -331,7 +331,7 @@ class Tree:
         if self._write_memory(intent, written):
             written = intent.text()
 
-        self._retire_units(retired, states)
+        self._retire_units(retired, states, removals)
         self._lay_users(memory, changes, pending, bool(unknown))
         self._lay_folders(folders)
         self._lay_files(self._compare() if changes else [])
@@ -642,12 +642,14 @@ class Tree:
         names += [name for name in memory.units if unit_state.template_of(name) in files or self.spec.absent]
         return [name for name in sorted(set(names) - declared) if name in states and states[name].load != "not-found"]
 
-    def _retire_units(self, names: list[str], states: Mapping[str, UnitState]) -> None:
+    def _retire_units(self, names: list[str], states: Mapping[str, UnitState], removals: list[str]) -> None:
         """Units whose files go are stopped while systemd still knows how."""
         if not names:
             return
         self.step("retire")
-        self.result.stopped.extend(self.units.retire(names, states))
+        missing = {path for path in removals if self.files.look(path, content=False) is None}
+        gone = {name for name in names if f"{UNIT_FOLDER}/{unit_state.template_of(name)}" in missing}
+        self.result.stopped.extend(self.units.retire(names, states, gone))
         self.result.changed = True
         for name in names:
             self.units.forget(name)

@@ -410,12 +410,16 @@ class Units:
                 f"systemctl {verb} {' '.join(names)} failed: {said}. See 'systemctl status {names[0]}' on the host; mend it and run again."
             )
 
-    def retire(self, names: Sequence[str], states: Mapping[str, UnitState]) -> list[str]:
-        """Stop and disable units whose files are about to be removed; the names of those that ran."""
+    def retire(self, names: Sequence[str], states: Mapping[str, UnitState], gone: Iterable[str]) -> list[str]:
+        """Stop and disable units whose files are about to be removed; the names of those that ran.
+
+        `gone` are those whose files are removed already, by a run that was killed: they were disabled before that, cannot be again, and
+        systemd may still tell otherwise.
+        """
         running = [name for name in names if name in states and states[name].active not in ("inactive", "failed")]
         enabled = [name for name in names if name in states and states[name].file_state.startswith(("enabled", "linked"))]
         self._call("stop", running)
-        self._call("disable", enabled, ["--no-reload"])
+        self._call("disable", [name for name in enabled if name not in gone], ["--no-reload"])
         return running
 
     def switch(self, plan: UnitPlan) -> None:

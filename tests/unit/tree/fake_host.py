@@ -37,6 +37,7 @@ class FakeUnit:
     can_reload: bool = True
     once: bool = False
     packaged: bool = False
+    told: str = ""
 
 
 class FakeOwners:
@@ -210,6 +211,9 @@ class FakeHost:
             state = "masked" if unit.masked else "" if unknown else "enabled" if unit.enabled else "disabled"
             if state == "disabled" and "[Install]" not in (unit.loaded or "") and not unit.packaged:
                 state = "static"
+            # systemd keeps what it once told of a unit file until it is reloaded, also when the file is gone.
+            unit.told = state if unknown or not unit.told or self._disk(name) is not None else unit.told
+            state = unit.told
             values = {
                 "Id": name,
                 "LoadState": "masked" if unit.masked else "not-found" if unknown else "loaded",
@@ -228,6 +232,7 @@ class FakeHost:
     def _daemon_reload(self, names: list[str]) -> Completed:
         for name, unit in self.units.items():
             unit.loaded = self._disk(name)
+            unit.told = ""
         return Completed(0)
 
     def now(self, name: str) -> tuple[str, ...]:
@@ -272,8 +277,8 @@ class FakeHost:
     def _flag(self, names: list[str], **flags: bool) -> Completed:
         for name in names:
             unit = self.units.setdefault(name, FakeUnit())
-            if self._disk(name) is None and "enabled" in flags and flags["enabled"]:
-                return Completed(1, err=f"Failed to enable unit: Unit file {name} does not exist.")
+            if self._disk(name) is None and "enabled" in flags:
+                return Completed(1, err=f"Failed to enable or disable unit: Unit file {name} does not exist.")
             for key, value in flags.items():
                 setattr(unit, key, value)
         return Completed(0)
