@@ -11,6 +11,8 @@ import contextlib
 import fcntl
 import hashlib
 import json
+import tarfile
+import tempfile
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -18,7 +20,7 @@ from pathlib import Path
 from typing import Any
 
 import ansible.constants as C
-from ansible.errors import AnsibleConnectionFailure, AnsibleError
+from ansible.errors import AnsibleError
 from ansible.executor.task_executor import TaskExecutor
 from ansible.plugins.action import ActionBase
 from ansible.template import Templar
@@ -31,6 +33,8 @@ MODULE = "ashlar.stack.artifact"
 PKI = "/etc/ashlar/pki"
 ORGANIZATION = "ashlar:artifacts"
 LOCK_SECONDS = 3600
+# Files smaller than this travel together, bytes.
+TOGETHER = 8 << 20
 display = Display()
 
 
@@ -165,6 +169,8 @@ class ActionModule(ActionBase):
         ]
         step = {**common, "_step": "install", "_want": catalogue.want(), "_indexes": raw}
         servers = self._servers(variables)
+        # Only a host that may serve others keeps the blobs beside what it has installed.
+        step["_drop"] = host not in servers
         name, source = "controller", None
         if servers[:1] == [host]:
             with self._turn(host) as known:
@@ -221,7 +227,7 @@ class ActionModule(ActionBase):
                     try:
                         other, other_variables = self._at(server, facts)
                         self._upload(other, catalogue, blobs, {**serve, "program": program()}, other_variables)
-                    except (AnsibleConnectionFailure, ArtifactError) as error:
+                    except (AnsibleError, ArtifactError) as error:
                         display.warning(f"{server} cannot be the artifact server: {error}")
                         known["unusable"] = 1
                         continue
@@ -253,16 +259,37 @@ class ActionModule(ActionBase):
         return str(answer["problem"])
 
     def _put(self, there: ActionModule, catalogue: Catalogue, names: Sequence[str], blobs: Mapping[str, int], folder: str) -> None:
-        for sha256 in sorted(names, key=lambda name: -blobs[name]):
-            local = catalogue.root / "sha256" / sha256[:2] / sha256
-            if not local.is_file() or local.stat().st_size != blobs[sha256]:
+        """Each transfer costs a process and a round trip or two, so small files travel together in one archive, which the host unpacks."""
+        started = time.monotonic()
+        paths = {name: catalogue.root / "sha256" / name[:2] / name for name in names}
+        for name, local in paths.items():
+            if not local.is_file() or local.stat().st_size != blobs[name]:
                 raise ArtifactError(f"{local} is missing from the store or has another size than its index says. Obtain it again: make artifacts.")
-            there._connection.put_file(str(local), f"{folder}/{sha256}")
+        small = [name for name in sorted(names) if blobs[name] < TOGETHER]
+        if len(small) > 1:
+            with tempfile.NamedTemporaryFile(dir=C.DEFAULT_LOCAL_TMP, suffix=".tar") as bundle:
+                with tarfile.open(fileobj=bundle, mode="w") as archive:
+                    for name in small:
+                        archive.add(paths[name], arcname=name)
+                bundle.flush()
+                there._connection.put_file(bundle.name, f"{folder}/bundle.tar")
+        else:
+            small = []
+        for name in sorted(set(names) - set(small), key=lambda name: -blobs[name]):
+            there._connection.put_file(str(paths[name]), f"{folder}/{name}")
+        self._tell(f"{len(names)} files, {sum(blobs[name] for name in names) >> 20} MiB, sent", started)
 
     # ------------------------------------------------------------------ helpers
 
     def _module(self, there: ActionModule, arguments: dict[str, Any], variables: dict[str, Any]) -> dict[str, Any]:
-        return there._execute_module(module_name=MODULE, module_args={"artifacts": [], **arguments}, task_vars=variables)
+        started = time.monotonic()
+        answer: dict[str, Any] = there._execute_module(module_name=MODULE, module_args={"artifacts": [], **arguments}, task_vars=variables)
+        self._tell(f"{arguments['_step']} on {variables['inventory_hostname']}", started)
+        return answer
+
+    def _tell(self, what: str, started: float) -> None:
+        """Where the time goes, for those who ask with -vv."""
+        display.vv(f"artifact: {what}: {time.monotonic() - started:.2f} s", host=self._play_context.remote_addr)
 
     def _at(self, server: str, variables: dict[str, Any]) -> tuple[ActionModule, dict[str, Any]]:
         """This action on another host: with that host's connection, become and interpreter, as delegate_to would have them."""

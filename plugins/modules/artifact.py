@@ -336,6 +336,7 @@ def main() -> None:
             "_source": {"type": "dict", "default": {}},
             "_serve": {"type": "dict"},
             "_user": {"type": "str", "default": ""},
+            "_drop": {"type": "bool", "default": False},
         },
         supports_check_mode=True,
     )
@@ -352,6 +353,8 @@ def main() -> None:
             else:
                 want = {name: str(entry["version"]) for name, entry in given["_want"].items()}
                 result = install(host, given["_indexes"], want, given["_source"], given["keep"], given["verify"], given["activate"])
+                if given["_drop"] and not result["missing"]:
+                    host.drop_blobs(item["sha256"] for index in given["_indexes"] for item in index["files"])
     except ArtifactError as error:
         module.fail_json(msg=str(error))
     # The arguments are long lists of files; nobody wants them back.
