@@ -37,7 +37,7 @@ BODY = 1 << 20
 LOG_LINES = 15
 UNIT_PROPERTIES = (
     "Id,LoadState,ActiveState,SubState,Result,NRestarts,ExecMainStatus,ExecMainCode,Type,RemainAfterExit,"
-    "ActiveEnterTimestampMonotonic,ExecMainExitTimestampMonotonic,StatusText"
+    "ActiveEnterTimestampMonotonic,Job,StatusText"
 )
 
 
@@ -113,8 +113,8 @@ class UnitHealth:
     restarts: int
     code: int
     once: bool
+    queued: bool
     active_since: float
-    ended: bool
     status: str = ""
 
     @property
@@ -176,8 +176,8 @@ def parse_units(names: Sequence[str], text: str) -> dict[str, UnitHealth]:
             restarts=int(values.get("NRestarts") or 0),
             code=int(values.get("ExecMainStatus") or 0),
             once=values.get("Type") == "oneshot" and values.get("RemainAfterExit") == "no",
+            queued=values.get("Job", "0") not in ("", "0"),
             active_since=int(values.get("ActiveEnterTimestampMonotonic") or 0) / 1e6,
-            ended=int(values.get("ExecMainExitTimestampMonotonic") or 0) > 0,
             status=values.get("StatusText", ""),
         )
     return units
@@ -187,7 +187,9 @@ def judge_unit(unit: UnitHealth, now: float, first_restarts: int, failed_for: fl
     """Whether a unit is active and stays so. `first_restarts`: how often it had been restarted when the watch began."""
     if unit.load in ("not-found", "masked", "error", "bad-setting"):
         return Seen(False, unit.words, final=True)
-    if unit.once and unit.active == "inactive" and unit.result == "success" and unit.ended:
+    if unit.queued:
+        return Seen(False, unit.words + ", a job of systemd for it is waiting")
+    if unit.once and unit.active == "inactive" and unit.result == "success":
         return Seen(True, unit.words)
     if unit.active == "failed":
         return Seen(False, unit.words, final=failed_for >= GIVE_UP)
@@ -356,12 +358,14 @@ class Watch:
         """Ask until all are good at the same time, one of them cannot become so, or `timeout` seconds are over."""
         end = self._start + timeout
         waiting = self.outcomes
-        for _ in range(MOST_ROUNDS):
-            if not self._all_good(waiting, end):
-                break
+        for left in reversed(range(MOST_ROUNDS)):
+            good = self._all_good(waiting, end)
             now = self.clock()
-            waiting = [outcome for outcome in self.outcomes if now - outcome.good_at > FRESH]
-            if not waiting:
+            waiting = [outcome for outcome in self.outcomes if outcome.ready and now - outcome.good_at > FRESH]
+            if not good:
+                # What was good early may be falling over by now, and then it is the cause of the rest.
+                self._look_at_once(waiting, PROBE_LIMIT)
+            if not (good and waiting and left):
                 break
             for outcome in waiting:
                 outcome.ready, outcome.confirming = False, True
@@ -380,14 +384,18 @@ class Watch:
 
     def once(self) -> list[Outcome]:
         """Look at every check once, all at the same time."""
-        groups = self._groups(self.outcomes)
-        threads = [threading.Thread(target=self._look, args=(group,), daemon=True) for group in groups]
-        for thread in threads:
-            thread.start()
-        for thread in threads:
-            thread.join(COMMAND_LIMIT + 20)
+        self._look_at_once(self.outcomes, COMMAND_LIMIT + 20)
         self._end()
         return self.outcomes
+
+    def _look_at_once(self, outcomes: Iterable[Outcome], limit: float) -> None:
+        """Look at these once, all at the same time, for at most `limit` seconds."""
+        threads = [threading.Thread(target=self._look, args=(group,), daemon=True) for group in self._groups(outcomes)]
+        for thread in threads:
+            thread.start()
+        end = self.clock() + limit
+        for thread in threads:
+            thread.join(max(0.0, end - self.clock()))
 
     def _end(self) -> None:
         with self._news:
@@ -471,7 +479,7 @@ def message(stories: Sequence[Story], total: int, timeout: float) -> str:
     for story in stories:
         target = "" if story.check.unit or not story.check.name else f" ({story.check.target})"
         lines.append(f"- {story.check.label}{target}: {story.seen}")
-        if story.state and story.state != story.seen and story.unit not in shown:
+        if story.state and story.state not in story.seen and story.unit not in shown:
             lines.append(f"  {story.state}")
         if story.unit and story.unit not in shown and story.log:
             lines.append(f"  last lines of {story.unit}:")

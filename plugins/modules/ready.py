@@ -31,7 +31,7 @@ options:
       unit:
         description:
           - A systemd unit that is active and stays so. A unit that is restarted while it is waited for must then stay active for 5 seconds.
-          - A one-shot service that does not remain is good when it ended well.
+          - A one-shot service that does not remain is good when it is over and has not failed.
         type: str
       tcp:
         description: An address and port that accepts a connection.

@@ -219,8 +219,9 @@ def test_commands():
         ({"ActiveState": "inactive", "SubState": "dead"}, False, False, "a.service is inactive (dead)"),
         ({"LoadState": "not-found", "ActiveState": "inactive"}, False, True, "a.service does not exist on this host"),
         ({"LoadState": "masked", "ActiveState": "inactive"}, False, True, "a.service is masked"),
-        ({"Type": "oneshot", "ActiveState": "inactive", "SubState": "dead", "ExecMainExitTimestampMonotonic": "5"}, True, False, "inactive"),
-        ({"Type": "oneshot", "ActiveState": "inactive", "SubState": "dead"}, False, False, "inactive"),
+        ({"Type": "oneshot", "ActiveState": "inactive", "SubState": "dead"}, True, False, "inactive"),
+        ({"Type": "oneshot", "ActiveState": "inactive", "SubState": "dead", "Job": "17"}, False, False, "a job of systemd for it is waiting"),
+        ({"Job": "17"}, False, False, "a job of systemd for it is waiting"),
         ({"ActiveEnterTimestampMonotonic": "99900000"}, False, False, "only just started"),
         ({"NRestarts": "3", "ActiveEnterTimestampMonotonic": "97000000"}, False, False, "3 of them while waiting: it keeps falling over"),
         ({"NRestarts": "3", "ActiveEnterTimestampMonotonic": "94000000"}, True, False, "restarted 3 times"),
@@ -310,6 +311,27 @@ def test_a_confirmed_check_keeps_the_time_it_took(monkeypatch: pytest.MonkeyPatc
     start = time.monotonic()
     runner.commands = {"good": lambda: Completed(0), "late": lambda: Completed(0 if time.monotonic() - start > 0.8 else 1)}
     assert watch(runner, {"command": ["good"]}, {"command": ["late"]}).wait(10)[0].seconds < 0.3
+
+
+def test_a_unit_that_falls_over_while_others_are_waited_for_is_told(monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr("ansible_collections.ashlar.stack.plugins.module_utils.health.FRESH", 0.2)
+    runner = Runner(**{"a.service": {}})
+
+    def bad() -> Completed:
+        runner.units["a.service"] = {"NRestarts": "2", "ActiveEnterTimestampMonotonic": str(int(time.monotonic() * 1e6))}
+        return Completed(1)
+
+    runner.commands = {"bad": bad}
+    outcomes = watch(runner, {"unit": "a.service"}, {"command": ["bad"]}).wait(0.7)
+    assert [outcome.ready for outcome in outcomes] == [False, False]
+    assert "it keeps falling over" in outcomes[0].seen
+
+
+def test_checks_that_are_slow_and_good_are_good(monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr("ansible_collections.ashlar.stack.plugins.module_utils.health.FRESH", 0.0)
+    runner = Runner()
+    runner.commands = {"slow": lambda: (time.sleep(0.1), Completed(0))[1]}
+    assert watch(runner, {"command": ["slow"]}).wait(5)[0].ready
 
 
 def test_no_checks_are_good_at_once():
