@@ -25,7 +25,6 @@ from ansible.executor.task_executor import TaskExecutor
 from ansible.plugins.action import ActionBase
 from ansible.template import Templar
 from ansible.utils.display import Display
-
 from ansible_collections.ashlar.stack.plugins.plugin_utils.artifacts.errors import ArtifactError as StoreError
 from ansible_collections.ashlar.stack.plugins.plugin_utils.artifacts.store import Index, default_store
 
@@ -123,19 +122,20 @@ class ActionModule(ActionBase):
                 "idle_seconds": {"type": "int", "default": 300},
                 "activate": {"type": "bool", "default": True},
                 "keep": {"type": "int", "default": 2},
+                "prune": {"type": "bool", "default": False},
                 "verify": {"type": "bool", "default": False},
                 "root": {"type": "path", "default": "/"},
             }
         )
         self._arguments = arguments
-        if not arguments["artifacts"]:
+        if not arguments["artifacts"] and not arguments["prune"]:
             return {"changed": False, "artifacts": {}, "packages": {}, "removed": {}, "source": "none", "bytes": 0}
         if arguments["keep"] < 1:
             raise ArtifactError(f"keep is {arguments['keep']}; at least 1 version stays, the one in use.")
         root = Path(arguments["store"] or default_store()).expanduser().absolute()
         versions = arguments["versions"] or self._templar.template(variables.get("artifact_versions")) or {}
         catalogue = read_catalogue(root, arguments["artifacts"], versions)
-        common = {name: arguments[name] for name in ("root", "keep", "verify", "activate")}
+        common = {name: arguments[name] for name in ("root", "keep", "prune", "verify", "activate")}
         seen = self._module(self, {**common, "_step": "inspect", "_want": catalogue.want()}, variables)
         if seen.get("failed"):
             return seen
@@ -341,7 +341,7 @@ def program() -> str:
 def page(changes: Mapping[str, Mapping[str, str]]) -> dict[str, str]:
     """The diff: a line an artifact, version before and after."""
     before = "".join(f"{name}: {change['from'] or 'none'}\n" for name, change in sorted(changes.items()))
-    after = "".join(f"{name}: {change['to']}\n" for name, change in sorted(changes.items()))
+    after = "".join(f"{name}: {change['to'] or 'none'}\n" for name, change in sorted(changes.items()))
     if before == after:
         after = "".join(f"{name}: {change['to']} ({change['reason']})\n" for name, change in sorted(changes.items()))
     return {"before_header": "artifacts", "after_header": "artifacts", "before": before, "after": after}

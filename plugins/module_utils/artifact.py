@@ -469,6 +469,16 @@ class Host:
             removed.append(version)
         return removed
 
+    def stale(self, wanted: Iterable[str]) -> list[str]:
+        """Artifacts that were laid down, are not in `wanted`, and from which no process runs."""
+        names = sorted(set(self.memory.artifacts) - set(wanted))
+        return [name for name in names if not _in_use(f"{self.opt}/{name}")]
+
+    def forget(self, name: str) -> list[str]:
+        """Removes an artifact with all its versions, which are returned."""
+        shutil.rmtree(f"{self.opt}/{name}", ignore_errors=True)
+        return self.memory.artifacts.pop(name).order
+
     # ------------------------------------------------------------------ helpers
 
     def _folder(self, path: str) -> None:

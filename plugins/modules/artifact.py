@@ -53,6 +53,12 @@ options:
     description: How many versions of an artifact stay, the one in use included. One that a process still runs from stays in any case.
     type: int
     default: 2
+  prune:
+    description:
+      - Whether artifacts that an earlier run laid down and that are not in O(artifacts) are removed. Packages stay installed,
+        and so does an artifact that a process still runs from, until a later run.
+    type: bool
+    default: false
   verify:
     description: Whether every file is hashed again, and replaced when it is damaged.
     type: bool
@@ -76,6 +82,7 @@ EXAMPLES = r"""
 - name: The binaries of this host's components are in place
   ashlar.stack.artifact:
     artifacts: "{{ node_artifacts }}"
+    prune: true
 
 - name: The next version is there before the upgrade begins
   ashlar.stack.artifact:
@@ -128,6 +135,7 @@ import hashlib
 import os
 import subprocess
 import sys
+from dataclasses import dataclass
 from typing import Any
 
 from ansible.module_utils.basic import AnsibleModule
@@ -144,7 +152,17 @@ SERVER_SECONDS = 3600
 START_SECONDS = 60
 
 
-def inspect(host: Host, want: dict[str, dict[str, Any]], keep: int, verify: bool, activate: bool, check: bool) -> dict[str, Any]:
+@dataclass(frozen=True)
+class Options:
+    """How a host's artifacts are kept; the module's arguments of the same names."""
+
+    keep: int = 2
+    prune: bool = False
+    verify: bool = False
+    activate: bool = True
+
+
+def inspect(host: Host, want: dict[str, dict[str, Any]], options: Options, check: bool) -> dict[str, Any]:
     """What is lacking. When nothing is, links that point elsewhere (a way back to an earlier version) are switched right here.
 
     `want`: artifact -> {version, digests: {platform: digest}}, platform being ``amd64`` or ``amd64-trixie``.
@@ -153,32 +171,37 @@ def inspect(host: Host, want: dict[str, dict[str, Any]], keep: int, verify: bool
     result: dict[str, Any] = {"architecture": architecture, "codename": codename, "lacking": {}, "artifacts": {}, "removed": {}}
     for name, entry in want.items():
         digest = entry["digests"].get(f"{architecture}-{codename}") or entry["digests"].get(architecture)
-        reason = host.lacks(name, entry["version"], digest, verify) if digest else "not there"
+        reason = host.lacks(name, entry["version"], digest, options.verify) if digest else "not there"
         change = {"from": host.current(name), "to": entry["version"]}
         if reason:
             result["lacking"][name] = {**change, "reason": reason}
-        elif activate and change["from"] != change["to"]:
+        elif options.activate and change["from"] != change["to"]:
             result["artifacts"][name] = {**change, "reason": "another version was in use"}
+    stale = host.stale(want) if options.prune else []
+    for name in stale:
+        result["artifacts"][name] = {"from": host.current(name), "to": "", "reason": "no longer asked for"}
     if not result["lacking"] and not check:
         with host.locked() if result["artifacts"] else contextlib.nullcontext():
-            finish(host, {name: entry["version"] for name, entry in want.items()}, keep, activate, result)
-        host.memory.save()
+            finish(host, {name: entry["version"] for name, entry in want.items()}, options, result)
+            host.memory.save()
     result["changed"] = bool(result["lacking"] or result["artifacts"])
     return result
 
 
-def finish(host: Host, versions: dict[str, str], keep: int, activate: bool, result: dict[str, Any]) -> None:
-    """Switches all links when everything is in place, so that the moment of mixed versions is short; then removes old versions."""
-    if not activate:
-        return
-    switched = [name for name, version in versions.items() if host.activate(name, version)]
-    for name in switched:
-        removed = host.prune(name, keep)
-        if removed:
-            result["removed"][name] = removed
+def finish(host: Host, versions: dict[str, str], options: Options, result: dict[str, Any]) -> None:
+    """Switches all links when everything is in place, so that the moment of mixed versions is short; then removes what is too old."""
+    if options.activate:
+        switched = [name for name, version in versions.items() if host.activate(name, version)]
+        for name in switched:
+            removed = host.prune(name, options.keep)
+            if removed:
+                result["removed"][name] = removed
+    if options.prune:
+        for name in host.stale(versions):
+            result["removed"][name] = host.forget(name)
 
 
-def install(host: Host, raw: list[dict[str, Any]], want: dict[str, str], source: dict[str, Any], keep: int, verify: bool, activate: bool) -> dict[str, Any]:
+def install(host: Host, raw: list[dict[str, Any]], want: dict[str, str], source: dict[str, Any], options: Options) -> dict[str, Any]:
     """Brings the files of the indexes `raw` into place, from what was uploaded, the local store, or the artifact server; switches when all are there.
 
     `want` is artifact -> version of everything the host is to have. `missing` in the result are blobs that could not be had: nothing is
@@ -190,7 +213,7 @@ def install(host: Host, raw: list[dict[str, Any]], want: dict[str, str], source:
         refused = host.adopt()
         if refused:
             result["problem"] = f"{len(refused)} uploaded files were damaged on the way"
-        wanted = host.absent(indexes, verify)
+        wanted = host.absent(indexes, options.verify)
         found = {sha256: host.find(item) for sha256, item in wanted.items()}
         lacking = {sha256: item.size for sha256, item in wanted.items() if not found[sha256]}
         if lacking and source:
@@ -219,7 +242,7 @@ def install(host: Host, raw: list[dict[str, Any]], want: dict[str, str], source:
         # From here on a killed run finds everything in place and only switches.
         host.memory.save()
         host.forget_downloads()
-        finish(host, want, keep, activate, result)
+        finish(host, want, options, result)
         host.memory.save()
     return result
 
@@ -326,6 +349,7 @@ def main() -> None:
             "idle_seconds": {"type": "int", "default": 300},
             "activate": {"type": "bool", "default": True},
             "keep": {"type": "int", "default": 2},
+            "prune": {"type": "bool", "default": False},
             "verify": {"type": "bool", "default": False},
             "root": {"type": "path", "default": "/"},
             # From the action plugin, which knows the store: the step to take and what it takes.
@@ -346,13 +370,14 @@ def main() -> None:
     try:
         with guarded():
             host = Host(given["root"])
+            options = Options(given["keep"], given["prune"], given["verify"], given["activate"])
             if given["_step"] == "inspect":
-                result = inspect(host, given["_want"], given["keep"], given["verify"], given["activate"], module.check_mode)
+                result = inspect(host, given["_want"], options, module.check_mode)
             elif given["_step"] == "seed":
                 result = seed(host, {name: int(size) for name, size in given["_blobs"].items()}, given["_user"], given["_serve"])
             else:
                 want = {name: str(entry["version"]) for name, entry in given["_want"].items()}
-                result = install(host, given["_indexes"], want, given["_source"], given["keep"], given["verify"], given["activate"])
+                result = install(host, given["_indexes"], want, given["_source"], options)
                 if given["_drop"] and not result["missing"]:
                     host.drop_blobs(item["sha256"] for index in given["_indexes"] for item in index["files"])
     except ArtifactError as error:
