@@ -1,0 +1,82 @@
+# Everything a newcomer, a developer and CI run. `make help` lists it.
+SHELL := bash
+.SHELLFLAGS := -euo pipefail -c
+.DEFAULT_GOAL := help
+
+SITE := local
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+INVENTORY := inventories/$(SITE)
+export PATH := $(CURDIR)/$(BIN):$(PATH)
+
+.PHONY: help quickstart nodes artifacts bundle test lint unit molecule conformance bench docs lock clean clean-store
+
+help: ## Say what can be made
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+
+quickstart: $(VENV)/.ready ## Bring up a platform on three local nodes, with a sample application
+	@ansible-playbook -i localhost, playbooks/local_nodes.yml --tags plan
+	@# Nodes are made while artifacts are fetched and built; each says on its own lines how far it is.
+	@ansible-playbook -i localhost, playbooks/local_nodes.yml > >(sed -u 's/^/nodes     | /') & nodes=$$!; \
+	ansible-playbook -i $(INVENTORY) playbooks/artifacts.yml > >(sed -u 's/^/artifacts | /') & artifacts=$$!; \
+	trap 'kill $$nodes $$artifacts 2>/dev/null || true' INT TERM; \
+	failed=0; wait $$nodes || failed=1; wait $$artifacts || failed=1; exit $$failed
+	@ansible-playbook -i $(INVENTORY) site.yml
+
+nodes: $(VENV)/.ready ## Make the local nodes alone
+	@ansible-playbook -i localhost, playbooks/local_nodes.yml
+
+artifacts: $(VENV)/.ready ## Fill the store with all that the site installs
+	@ansible-playbook -i $(INVENTORY) playbooks/artifacts.yml
+
+bundle: $(VENV)/.ready ## Write one archive that installs the site without any network
+	@ansible-playbook -i $(INVENTORY) playbooks/bundle.yml
+
+test: $(VENV)/.ready-dev ## Lint, unit tests, Molecule and conformance on real nodes
+	@python tests/run.py
+
+lint unit: $(VENV)/.ready-dev ## One of the suites of `make test`
+	@python tests/run.py $@
+
+molecule: $(VENV)/.ready-dev ## The Molecule scenarios
+	@python tests/run.py "molecule etcd" "molecule default"
+
+conformance: $(VENV)/.ready-dev ## The conformance tests against the running quickstart
+	@ASHLAR_INVENTORY=$(INVENTORY) python -m pytest tests/conformance
+
+bench: $(VENV)/.ready-dev ## Measure on three local nodes; writes bench/results/
+	@python bench/run.py
+
+docs: $(VENV)/.ready-dev ## Write the reference from the specs
+	@python docs/build.py
+
+lock: $(VENV)/.ready-dev ## Pin requirements*.in anew
+	@pip install --quiet pip-tools
+	@for name in requirements requirements-dev; do \
+	  pip-compile --quiet --upgrade --generate-hashes --strip-extras --allow-unsafe --no-header --annotation-style=line \
+	    --no-emit-index-url --no-emit-find-links --no-emit-trusted-host --output-file $$name.txt $$name.in; done
+
+clean: ## Remove the local nodes, their network, credentials and state
+	@if [ -x $(BIN)/ansible-playbook ]; then ansible-playbook -i localhost, playbooks/local_nodes_destroy.yml; fi
+	@rm -rf inventories/local/{credentials,state,10-nodes.yml} .ansible .mypy_cache .ruff_cache .pytest_cache
+
+clean-store: ## Remove what all checkouts of this machine share: built and fetched artifacts, node images
+	@rm -rf "$${ASHLAR_STORE:-$$HOME/.cache/ashlar/store}" "$${ASHLAR_CACHE:-$$HOME/.cache/ashlar}"
+
+$(VENV)/bin/python:
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' \
+	  || { echo "Ashlar needs Python 3.11 or newer; $(PYTHON) is older. Give another one: make PYTHON=/path/to/python3.12" >&2; exit 1; }
+	@$(PYTHON) -c 'import venv, ensurepip' 2>/dev/null || apt-get install -y -qq python3-venv \
+	  || { echo "$(PYTHON) has no venv module; install the package python3-venv and run again." >&2; exit 1; }
+	@$(PYTHON) -m venv $(VENV)
+
+$(VENV)/.ready: requirements.txt | $(VENV)/bin/python
+	@echo "Python packages are installed into $(VENV) (once, about a minute)"
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --require-hashes -r requirements.txt
+	@touch $@
+
+$(VENV)/.ready-dev: requirements-dev.txt | $(VENV)/.ready
+	@echo "Python packages for tests are installed into $(VENV)"
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --require-hashes -r requirements-dev.txt
+	@touch $@

@@ -1,0 +1,57 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Runs the suites of `make test` one after another and stops at the first that fails.
+
+The last line says how many parts passed and failed; what was not reached counts as neither and is named.
+"""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parent.parent
+BIN = ROOT / ".venv" / "bin"
+SUITES: dict[str, list[list[str]]] = {
+    "lint": [
+        [str(BIN / "ruff"), "check", "plugins", "tests", "bench", "docs"],
+        [str(BIN / "mypy"), ".collections/ansible_collections/ashlar/stack/plugins"],
+        [str(BIN / "yamllint"), "--strict", "."],
+        [str(BIN / "ansible-lint"), "--strict", "--offline", "site.yml", "playbooks", "roles"],
+        [str(BIN / "python"), "docs/build.py", "--check"],
+    ],
+    "unit": [[str(BIN / "python"), "-m", "pytest", "tests/unit"]],
+    "molecule etcd": [[str(BIN / "molecule"), "test", "--scenario-name", "etcd"]],
+    "molecule default": [[str(BIN / "molecule"), "test", "--scenario-name", "default"]],
+}
+
+
+def main(chosen: list[str]) -> int:
+    unknown = [name for name in chosen if name not in SUITES]
+    if unknown:
+        print(f"There is no suite {', '.join(unknown)}; there are {', '.join(SUITES)}.", file=sys.stderr)
+        return 2
+    environment = {**os.environ, "PATH": f"{BIN}:{os.environ['PATH']}", "ANSIBLE_CONFIG": str(ROOT / "ansible.cfg"), "PYTHONUNBUFFERED": "1"}
+    names = chosen or list(SUITES)
+    passed, failed = 0, 0
+    for name in names:
+        for command in SUITES[name]:
+            shown = " ".join([Path(command[0]).name, *command[1:]])
+            print(f"\n=== {name} | {shown}", flush=True)
+            start = time.monotonic()
+            code = subprocess.run(command, cwd=ROOT, env=environment, check=False).returncode
+            print(f"=== {name} | {'passed' if code == 0 else f'FAILED with exit code {code}'} after {time.monotonic() - start:.0f} s", flush=True)
+            passed, failed = passed + (code == 0), failed + (code != 0)
+        if failed:
+            later = names[names.index(name) + 1 :]
+            if later:
+                print(f"Not run because of this: {', '.join(later)}.")
+            break
+    print(f"\n{passed} passed, {failed} failed")
+    return 1 if failed else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))
