@@ -40,7 +40,12 @@ class AptSource:
     signed_by: str = ""
 
     def deb822(self) -> str:
-        lines = ["Types: deb", f"URIs: {' '.join(self.uris)}", f"Suites: {' '.join(self.suites)}", f"Components: {' '.join(self.components)}"]
+        lines = [
+            "Types: deb",
+            f"URIs: {' '.join(self.uris)}",
+            f"Suites: {' '.join(self.suites)}",
+            f"Components: {' '.join(self.components)}",
+        ]
         if self.signed_by:
             lines.append(f"Signed-By: {self.signed_by}")
         return "\n".join(lines) + "\n"
@@ -230,7 +235,9 @@ def extract(package: Path, member: str, target: Path) -> None:
     """Take one file out of a .deb (``member`` as dpkg-deb lists it, without the leading ``./``)."""
     archive = subprocess.Popen(["dpkg-deb", "--fsys-tarfile", str(package)], stdout=subprocess.PIPE)
     with target.open("wb") as stream:
-        done = subprocess.run(["tar", "-xOf", "-", f"./{member}"], stdin=archive.stdout, stdout=stream, stderr=subprocess.PIPE, text=False, check=False)
+        done = subprocess.run(
+            ["tar", "-xOf", "-", f"./{member}"], stdin=archive.stdout, stdout=stream, stderr=subprocess.PIPE, text=False, check=False
+        )
     if archive.stdout:
         archive.stdout.close()
     if archive.wait() or done.returncode:

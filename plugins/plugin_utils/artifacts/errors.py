@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The three ways in which obtaining an artifact ends badly."""
+"""The ways in which obtaining an artifact ends badly."""
 
 from __future__ import annotations
 
@@ -10,6 +10,14 @@ class ArtifactError(Exception):
 
 class SourceUnavailable(ArtifactError):
     """This source cannot be reached or does not have the artifact: the next one is tried."""
+
+
+class Unreachable(SourceUnavailable):
+    """The server itself does not answer, so asking it for something else is of no use either."""
+
+
+class Cancelled(ArtifactError):
+    """Another artifact failed, so this one is given up; what was obtained of it stays for the next run."""
 
 
 class ChecksumMismatch(ArtifactError):

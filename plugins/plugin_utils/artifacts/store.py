@@ -88,10 +88,14 @@ class Index:
             files = tuple(StoredFile(f["path"], f["sha256"], int(f["size"]), f["mode"]) for f in data["files"])
             index = cls(data["name"], data["version"], data["architecture"], data["source"], files)
         except (ValueError, KeyError, TypeError) as error:
-            raise ArtifactError(f"{where}: not an index file of the store ({error!r}); remove it, then the artifact is obtained again") from error
+            raise ArtifactError(
+                f"{where}: not an index file of the store ({error!r}); remove it, then the artifact is obtained again"
+            ) from error
         for file in index.files:
             if not SHA256.fullmatch(file.sha256) or file.path.startswith("/") or ".." in Path(file.path).parts:
-                raise ArtifactError(f"{where}: {file.path!r} with sha256 {file.sha256!r} is not a file of an artifact; remove the index file")
+                raise ArtifactError(
+                    f"{where}: {file.path!r} with sha256 {file.sha256!r} is not a file of an artifact; remove the index file"
+                )
         return index
 
 
@@ -223,7 +227,9 @@ class Store:
                     path = self.blob(file.sha256)
                     seen[file.sha256] = path.is_file() and digest(path) == file.sha256
                 if not seen[file.sha256]:
-                    problems.append(f"{index.name} {index.version} {index.architecture}: {file.path} is missing or damaged ({self.blob(file.sha256)})")
+                    problems.append(
+                        f"{index.name} {index.version} {index.architecture}: {file.path} is missing or damaged ({self.blob(file.sha256)})"
+                    )
         return problems
 
     def discard_damaged(self) -> list[str]:

@@ -1,0 +1,135 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Documents ashlar.stack.store, whose action plugin does the work on the controller."""
+
+from __future__ import annotations
+
+DOCUMENTATION = r"""
+---
+module: store
+short_description: Sees that the controller's store holds artifacts
+version_added: "1.0.0"
+author: Ashlar contributors (@ashlar)
+description:
+  - Obtains every artifact that is missing from the store of the controller. Nothing is sent to hosts; M(ashlar.stack.artifact) does that.
+  - Each artifact's sources are asked in order. One that cannot be reached falls through to the next with a line that says so;
+    bytes that are not what was recorded stop the run.
+  - Downloads come several at once and are resumed after an interrupt. Builds from source come one after another.
+  - Several runs and checkouts may share a store. Whoever comes second waits for what the first is obtaining.
+  - Does nothing in well under half a second when nothing is missing.
+options:
+  artifacts:
+    description:
+      - What the store shall hold, a mapping of names to versions (the variable C(artifact_versions) is one) or a list of C({name, version}).
+    type: raw
+    required: true
+  architectures:
+    description:
+      - Architectures of the hosts, V(amd64) and V(arm64). Default the variable C(artifacts_architectures), then the controller's own.
+    type: list
+    elements: str
+  codenames:
+    description:
+      - Distributions of the hosts, for artifacts that are packages. Default the variable C(artifacts_codenames), then V(trixie).
+    type: list
+    elements: str
+  sources:
+    description:
+      - Kinds of sources that may be asked, V(mirror), V(upstream), V(go), V(package), in this order.
+        Default the variable C(artifacts_sources), then all of them, each artifact in the order of its C(artifact.yml).
+    type: list
+    elements: str
+  mirror:
+    description:
+      - Address of the operator's mirror. Any web server that serves another store's directory is one; so is a tree
+        C(<name>/<version>/<architecture>/<file>) of files whose checksums are recorded. Default the variable C(artifacts_mirror).
+    type: str
+  catalogues:
+    description:
+      - Directories that describe artifacts, asked before the collection's own C(artifacts/). Default the variable C(artifacts_catalogues).
+    type: list
+    elements: path
+  store:
+    description: The store; default the environment variable E(ASHLAR_STORE), then C(~/.cache/ashlar/store).
+    type: path
+  keep_caches:
+    description:
+      - Keep the caches of builds after the store has everything, for who builds often. They take up to 20 GiB.
+        Default the variable C(artifacts_keep_caches), then V(false).
+    type: bool
+  record:
+    description:
+      - Record checksums in C(artifacts/<name>/<version>/SHA256SUMS), of what upstream serves and of what was built reproducibly.
+      - For who maintains the catalogue. Compare what was recorded of upstream with what the publisher says before committing it.
+    type: bool
+    default: false
+  verify:
+    description: Read every blob of the store and obtain again what is damaged.
+    type: bool
+    default: false
+  collect:
+    description:
+      - What to remove afterwards. V(blobs), what no artifact of the store refers to. V(artifacts), also every artifact not asked for
+        here; other sites that share the store then obtain theirs again.
+    type: str
+    choices: [nothing, blobs, artifacts]
+    default: nothing
+attributes:
+  check_mode:
+    description: Says what would be obtained, from which sources.
+    support: full
+  diff_mode:
+    description: Files of the store have no diff.
+    support: none
+notes:
+  - Runs on the controller, once a play.
+"""
+
+EXAMPLES = r"""
+- name: The store holds every artifact of the site
+  ashlar.stack.store:
+    artifacts: "{{ artifact_versions }}"
+
+- name: The store holds the next Kubernetes for both architectures, from the company's mirror or built here
+  ashlar.stack.store:
+    artifacts: {kubernetes: "1.36.3"}
+    architectures: [amd64, arm64]
+    sources: [mirror, go]
+    mirror: https://mirror.example.com/ashlar
+"""
+
+RETURN = r"""
+artifacts:
+  description: Every artifact asked for; in check mode those that are missing have the sources that would be asked.
+  returned: success
+  type: list
+  elements: dict
+  contains:
+    name: {description: Its name., type: str, returned: always}
+    version: {description: Its version., type: str, returned: always}
+    architecture: {description: Architecture, with the distribution when it is packages., type: str, returned: always, sample: amd64-trixie}
+    source: {description: The kind of source it came from., type: str, returned: always, sample: go}
+    changed: {description: Whether it was obtained by this run., type: bool, returned: always}
+    seconds: {description: How long that took., type: float, returned: always}
+    files: {description: How many files it is., type: int, returned: always}
+    size: {description: Their bytes., type: int, returned: always}
+    sources: {description: The sources that would be asked., type: list, elements: str, returned: in check mode, when it is missing}
+damaged:
+  description: Blobs that were damaged, when O(verify=true).
+  returned: success
+  type: list
+  elements: str
+removed:
+  description: Artifacts and blobs that were collected.
+  returned: success
+  type: list
+  elements: str
+freed:
+  description: Bytes freed by collecting.
+  returned: success
+  type: int
+store:
+  description: Where the store is.
+  returned: success
+  type: str
+  sample: /root/.cache/ashlar/store
+"""

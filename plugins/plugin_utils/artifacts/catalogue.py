@@ -1,0 +1,399 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The catalogue: ``artifacts/<name>/artifact.yml``, what an artifact is and where it may come from.
+
+``schemas/artifact.json`` describes the same for editors; tests hold the two together. Beside it, ``artifacts/<name>/<version>/`` has what belongs to
+one version: the Go module that pins its source, and ``SHA256SUMS`` with lines ``<64 hex>  <source>/<architecture>/<file>``.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from .errors import ArtifactError
+
+ARCHITECTURES = ("amd64", "arm64")
+KINDS = ("mirror", "upstream", "go", "package")
+NAME = re.compile(r"[a-z][a-z0-9_]*")
+VERSION = re.compile(r"[0-9A-Za-z][0-9A-Za-z.+~-]*")
+CODENAME = re.compile(r"[a-z]+")
+PLACEHOLDER = re.compile(r"\{(\w+)\}")
+PLACEHOLDERS = ("version", "major", "minor", "patch", "architecture")
+SUMS = "SHA256SUMS"
+
+_Loader: Any = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
+
+
+@dataclass(frozen=True)
+class Mirror:
+    """The operator's own server; its address is the site's business, not the catalogue's."""
+
+    kind = "mirror"
+
+
+@dataclass(frozen=True)
+class Upstream:
+    """The project's release page. ``members`` maps a file to its place in the archive; an empty place means that the download is the file."""
+
+    url: str
+    members: Mapping[str, str]
+    kind = "upstream"
+
+
+@dataclass(frozen=True)
+class Compile:
+    """One C file of a Go module, compiled to a static program."""
+
+    module: str
+    file: str
+    flags: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
+class Go:
+    """Commands built from the Go module in ``artifacts/<name>/<version>/``.
+
+    ``build`` maps a file to the package it is built from. ``change`` maps a module to files in it that are replaced (by a file of the version's folder)
+    or left out (""). ``needs`` are what must be on the controller: commands and pkg-config libraries, each with the Debian package that has it.
+    ``disk_gib`` is what the caches of a build from nothing take.
+    """
+
+    build: Mapping[str, str] = field(default_factory=dict)
+    compile: Mapping[str, Compile] = field(default_factory=dict)
+    change: Mapping[str, Mapping[str, str]] = field(default_factory=dict)
+    tags: tuple[str, ...] = ()
+    ldflags: tuple[str, ...] = ()
+    cgo: bool = False
+    commands: Mapping[str, str] = field(default_factory=dict)
+    libraries: Mapping[str, str] = field(default_factory=dict)
+    disk_gib: float = 3.0
+    kind = "go"
+
+
+@dataclass(frozen=True)
+class Package:
+    """Packages of a distribution. Without ``extract`` the .deb files themselves are the artifact, for each codename of the site's nodes;
+
+    with it, single files are taken out of the packages of the one ``codename``: file -> (package, member).
+    """
+
+    packages: tuple[str, ...]
+    codename: str = ""
+    extract: Mapping[str, tuple[str, str]] = field(default_factory=dict)
+    kind = "package"
+
+
+Source = Mirror | Upstream | Go | Package
+
+
+@dataclass(frozen=True)
+class ImageRecipe:
+    """How a ``.oci.tar`` is made of what a source gave; see `oci.Image`."""
+
+    reference: str
+    programs: Mapping[str, str]
+    texts: Mapping[str, str] = field(default_factory=dict)
+    links: Mapping[str, str] = field(default_factory=dict)
+    directories: Mapping[str, int] = field(default_factory=dict)
+    entrypoint: tuple[str, ...] = ()
+    command: tuple[str, ...] = ()
+    user: str = ""
+
+
+@dataclass(frozen=True)
+class File:
+    """One file of an artifact, with its mode on hosts."""
+
+    path: str
+    mode: str = "0755"
+    image: ImageRecipe | None = None
+
+
+@dataclass(frozen=True)
+class Artifact:
+    """One folder of the catalogue. ``packages`` says that it is .deb files, whose names the distribution decides."""
+
+    name: str
+    description: str
+    directory: Path
+    versions: tuple[str, ...]
+    sources: tuple[Source, ...]
+    files: tuple[File, ...] = ()
+    packages: bool = False
+    homepage: str = ""
+    licence: str = ""
+
+    def parts(self) -> tuple[str, ...]:
+        """What a source has to give: the files, or the programs that images are packed from."""
+        names: list[str] = []
+        for item in self.files:
+            names += item.image.programs.values() if item.image else [item.path]
+        return tuple(dict.fromkeys(names))
+
+    def folder(self, version: str) -> Path:
+        return self.directory / version
+
+    def sums(self, version: str) -> dict[str, str]:
+        """``<source>/<architecture>/<file>`` -> recorded sha256."""
+        path = self.folder(version) / SUMS
+        return parse_sums(path.read_text(encoding="utf-8"), str(path)) if path.is_file() else {}
+
+
+def expand(template: str, version: str, architecture: str = "") -> str:
+    """Fill the placeholders of a template: {version}, its {major}, {minor}, {patch}, and {architecture}."""
+    numbers = [*version.split("."), "", "", ""]
+    values = dict(zip(PLACEHOLDERS, (version, *numbers[:3], architecture), strict=True))
+    return PLACEHOLDER.sub(lambda match: values.get(match[1], match[0]), template)
+
+
+def parse_sums(text: str, where: str) -> dict[str, str]:
+    """Read a SHA256SUMS file, as sha256sum(1) writes it.
+
+    :raises ArtifactError: at a line that is none.
+    """
+    sums = {}
+    for number, line in enumerate(text.splitlines(), 1):
+        if line.strip() and not line.startswith("#"):
+            match = re.fullmatch(r"([0-9a-f]{64}) [ *](\S+)", line)
+            if not match:
+                raise ArtifactError(f"{where}, line {number}: {line!r} is not `<64 hex>  <source>/<architecture>/<file>`")
+            sums[match[2]] = match[1]
+    return sums
+
+
+def write_sums(artifact: Artifact, version: str, sums: Mapping[str, str]) -> bool:
+    """Add to what is recorded of a version; say whether that changed the file."""
+    known = artifact.sums(version)
+    merged = known | dict(sums)
+    if merged == known:
+        return False
+    path = artifact.folder(version) / SUMS
+    path.parent.mkdir(exist_ok=True)
+    scratch = path.with_name(f".{SUMS}.new")
+    scratch.write_text("".join(f"{sha}  {name}\n" for name, sha in sorted(merged.items())), encoding="utf-8")
+    scratch.rename(path)
+    return True
+
+
+class Catalogue:
+    """The artifacts below one or more directories; the first that has a name wins. Files are read when they are asked for."""
+
+    def __init__(self, directories: Iterable[Path | str]) -> None:
+        self.directories = [Path(directory) for directory in directories]
+        self._known: dict[str, Artifact] = {}
+
+    def names(self) -> list[str]:
+        return sorted({path.parent.name for directory in self.directories for path in directory.glob("*/artifact.yml")})
+
+    def get(self, name: str, version: str | None = None) -> Artifact:
+        """The artifact ``name``, which must have ``version`` when one is given.
+
+        :raises ArtifactError: when there is none, when it has not that version, or when its file is wrong.
+        """
+        if name not in self._known:
+            paths = [directory / name / "artifact.yml" for directory in self.directories]
+            path = next((path for path in paths if NAME.fullmatch(name) and path.is_file()), None)
+            if path is None:
+                raise ArtifactError(
+                    f"artifact {name!r} is not in the catalogue ({', '.join(map(str, self.directories))}); allowed: {', '.join(self.names())}"
+                )
+            self._known[name] = load(path)
+        artifact = self._known[name]
+        if version is not None and version not in artifact.versions:
+            raise ArtifactError(
+                f"{name} {version} is not in the catalogue ({artifact.directory / 'artifact.yml'}); allowed: {', '.join(artifact.versions)}. "
+                f"Correct `versions` of the site, or add the version to the catalogue (artifacts/README.md)"
+            )
+        return artifact
+
+
+def load(path: Path) -> Artifact:
+    """Read one artifact.yml.
+
+    :raises ArtifactError: naming the file, the key, what was found and what is allowed.
+    """
+    try:
+        raw = yaml.load(path.read_text(encoding="utf-8"), Loader=_Loader)
+    except (OSError, yaml.YAMLError) as error:
+        raise ArtifactError(f"{path}: cannot be read: {' '.join(str(error).split())}") from error
+    return _Reader(path).artifact(raw)
+
+
+class _Reader:
+    """Turns the YAML of one file into an Artifact, with errors that name the key."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+
+    def fail(self, where: str, found: Any, allowed: str) -> ArtifactError:
+        return ArtifactError(f"{self.path}: {where} is {found!r}; allowed: {allowed}")
+
+    def mapping(self, raw: Any, where: str, required: Iterable[str], optional: Iterable[str]) -> dict[str, Any]:
+        required, allowed = list(required), [*required, *optional]
+        if not isinstance(raw, dict):
+            raise self.fail(where, raw, f"a mapping with {', '.join(allowed)}")
+        for key in raw:
+            if key not in allowed:
+                raise self.fail(f"a key of {where}", key, ", ".join(allowed))
+        for key in required:
+            if key not in raw:
+                raise ArtifactError(f"{self.path}: {where} has no {key!r}; add it")
+        return raw
+
+    def text(self, raw: Any, where: str, template: bool = True) -> str:
+        if not isinstance(raw, str):
+            raise self.fail(where, raw, "text")
+        for name in PLACEHOLDER.findall(raw) if template else ():
+            if name not in PLACEHOLDERS:
+                raise self.fail(f"a placeholder of {where}", f"{{{name}}}", ", ".join(f"{{{p}}}" for p in PLACEHOLDERS))
+        return raw
+
+    def texts(self, raw: Any, where: str) -> tuple[str, ...]:
+        if not isinstance(raw, list):
+            raise self.fail(where, raw, "a list of texts")
+        return tuple(self.text(item, f"{where}[{number}]") for number, item in enumerate(raw))
+
+    def table(self, raw: Any, where: str, template: bool = True) -> dict[str, str]:
+        if not isinstance(raw, dict):
+            raise self.fail(where, raw, "a mapping of texts")
+        return {self.text(key, f"a key of {where}", template): self.text(value, f"{where}.{key}", template) for key, value in raw.items()}
+
+    def artifact(self, raw: Any) -> Artifact:
+        data = self.mapping(
+            raw, "the file", ["description", "versions", "sources"], ["homepage", "licence", "files", "packages"]
+        )  # fmt: skip
+        versions = data["versions"]
+        if not isinstance(versions, dict) or not versions:
+            raise self.fail("versions", versions, 'a mapping such as {"1.2.3": {}}')
+        for version in versions:
+            if not isinstance(version, str) or not VERSION.fullmatch(version):
+                raise self.fail("a version", version, 'text in quotation marks such as "1.2.3"')
+        packages = data.get("packages", False)
+        files = tuple(self.file(item, f"files[{number}]") for number, item in enumerate(data.get("files") or ()))
+        if bool(files) == bool(packages):
+            raise ArtifactError(f"{self.path}: an artifact has either `files` or `packages: true`; give one of them")
+        artifact = Artifact(
+            name=self.path.parent.name,
+            description=self.text(data["description"], "description"),
+            directory=self.path.parent,
+            versions=tuple(versions),
+            sources=tuple(self.source(item, f"sources[{number}]") for number, item in enumerate(data["sources"] or ())),
+            files=files,
+            packages=bool(packages),
+            homepage=self.text(data.get("homepage", ""), "homepage"),
+            licence=self.text(data.get("licence", ""), "licence"),
+        )
+        self.agree(artifact)
+        return artifact
+
+    def agree(self, artifact: Artifact) -> None:
+        """Every source gives all parts of the artifact and nothing else."""
+        if not artifact.sources:
+            raise ArtifactError(f"{self.path}: sources is empty; allowed: a list of {', '.join(KINDS)}")
+        for number, source in enumerate(artifact.sources):
+            given: Iterable[str]
+            match source:
+                case Upstream():
+                    given = source.members
+                case Go():
+                    given = [*source.build, *source.compile]
+                case Package():
+                    given = source.extract
+                    if bool(source.extract) == artifact.packages:
+                        raise ArtifactError(
+                            f"{self.path}: sources[{number}] needs `extract` when the artifact has files, and must not have it with `packages: true`"
+                        )
+                case Mirror():
+                    continue
+            if not artifact.packages and sorted(given) != sorted(artifact.parts()):
+                raise self.fail(f"what sources[{number}] gives", sorted(given), f"exactly {sorted(artifact.parts())}")
+
+    def file(self, raw: Any, where: str) -> File:
+        if isinstance(raw, str):
+            raw = {"path": raw}
+        data = self.mapping(raw, where, ["path"], ["mode", "image"])
+        path = self.text(data["path"], f"{where}.path")
+        if path.startswith("/") or ".." in Path(path).parts:
+            raise self.fail(f"{where}.path", path, "a path below the artifact's folder")
+        image = self.image(data["image"], f"{where}.image") if "image" in data else None
+        return File(path, self.mode(data.get("mode", "0644" if image else "0755"), f"{where}.mode"), image)
+
+    def mode(self, raw: Any, where: str) -> str:
+        if not isinstance(raw, str) or not re.fullmatch(r"[0-7]{3,4}", raw):
+            raise self.fail(where, raw, 'an octal number in quotation marks such as "0755"')
+        return raw
+
+    def image(self, raw: Any, where: str) -> ImageRecipe:
+        data = self.mapping(
+            raw, where, ["reference", "programs"], ["texts", "links", "links_directory", "directories", "entrypoint", "command", "user"]
+        )  # fmt: skip
+        links: dict[str, str] = {}
+        for target, names in (data.get("links") or {}).items():
+            directory = self.text(data.get("links_directory", "/"), f"{where}.links_directory").rstrip("/")
+            links |= {f"{directory}/{name}": str(target) for name in self.texts(names, f"{where}.links.{target}")}
+        modes = self.table(data.get("directories", {}), f"{where}.directories")
+        return ImageRecipe(
+            reference=self.text(data["reference"], f"{where}.reference"),
+            programs=self.table(data["programs"], f"{where}.programs"),
+            texts=self.table(data.get("texts", {}), f"{where}.texts", template=False),
+            links=links,
+            directories={path: int(self.mode(mode, f"{where}.directories.{path}"), 8) for path, mode in modes.items()},
+            entrypoint=self.texts(data.get("entrypoint", []), f"{where}.entrypoint"),
+            command=self.texts(data.get("command", []), f"{where}.command"),
+            user=self.text(data.get("user", ""), f"{where}.user"),
+        )
+
+    def source(self, raw: Any, where: str) -> Source:
+        readers: dict[str, Callable[[Any, str], Source]] = {
+            "mirror": self.mirror, "upstream": self.upstream, "go": self.go, "package": self.package
+        }  # fmt: skip
+        kind = raw.get("kind") if isinstance(raw, dict) else None
+        if not isinstance(kind, str) or kind not in readers:
+            raise self.fail(f"{where}.kind", kind, ", ".join(KINDS))
+        return readers[kind](raw, where)
+
+    def mirror(self, raw: Any, where: str) -> Source:
+        self.mapping(raw, where, ["kind"], [])
+        return Mirror()
+
+    def upstream(self, raw: Any, where: str) -> Source:
+        data = self.mapping(raw, where, ["kind", "url", "members"], [])
+        return Upstream(self.text(data["url"], f"{where}.url"), self.table(data["members"], f"{where}.members"))
+
+    def go(self, raw: Any, where: str) -> Source:
+        data = self.mapping(raw, where, ["kind"], ["build", "compile", "change", "tags", "ldflags", "cgo", "needs", "disk_gib"])
+        needs = self.mapping(data.get("needs", {}), f"{where}.needs", [], ["commands", "libraries"])
+        compiled = {}
+        for name, item in (data.get("compile") or {}).items():
+            one = self.mapping(item, f"{where}.compile.{name}", ["module", "file"], ["flags"])
+            compiled[name] = Compile(one["module"], one["file"], self.texts(one.get("flags", []), f"{where}.compile.{name}.flags"))
+        disk = data.get("disk_gib", 3)
+        if not isinstance(disk, int | float) or disk <= 0:
+            raise self.fail(f"{where}.disk_gib", disk, "a number of GiB")
+        return Go(
+            build=self.table(data.get("build", {}), f"{where}.build"),
+            compile=compiled,
+            change={module: self.table(files, f"{where}.change.{module}") for module, files in (data.get("change") or {}).items()},
+            tags=self.texts(data.get("tags", []), f"{where}.tags"),
+            ldflags=self.texts(data.get("ldflags", []), f"{where}.ldflags"),
+            cgo=bool(data.get("cgo", False)),
+            commands=self.table(needs.get("commands", {}), f"{where}.needs.commands"),
+            libraries=self.table(needs.get("libraries", {}), f"{where}.needs.libraries"),
+            disk_gib=float(disk),
+        )
+
+    def package(self, raw: Any, where: str) -> Source:
+        data = self.mapping(raw, where, ["kind", "packages"], ["codename", "extract"])
+        extract = {}
+        for name, item in (data.get("extract") or {}).items():
+            one = self.mapping(item, f"{where}.extract.{name}", ["package", "member"], [])
+            extract[name] = (one["package"], one["member"])
+        codename = self.text(data.get("codename", ""), f"{where}.codename")
+        if bool(extract) != bool(codename):
+            raise ArtifactError(f"{self.path}: {where}: `codename` and `extract` belong together: give both or none")
+        return Package(self.texts(data["packages"], f"{where}.packages"), codename, extract)

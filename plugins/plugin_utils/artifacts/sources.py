@@ -1,0 +1,271 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The four kinds of sources. Each gives the parts of an artifact as files; `obtain` checks them, packs images and puts them into the store."""
+
+from __future__ import annotations
+
+import shutil
+import tarfile
+import threading
+import urllib.parse
+import zipfile
+from collections.abc import Callable
+from dataclasses import dataclass, field, replace
+from pathlib import Path, PurePosixPath
+from typing import IO, NoReturn
+
+from . import apt, oci
+from .builder import Builder
+from .catalogue import Artifact, File, Go, Package, Upstream, expand, write_sums
+from .download import fetch, plain, read
+from .errors import ArtifactError, ChecksumMismatch, SourceUnavailable, Unreachable
+from .progress import Progress
+from .store import Index, Store, StoredFile, checksum_message, digest
+
+
+@dataclass(frozen=True)
+class Target:
+    """One index file of the store: an artifact's version for an architecture and, when it is packages, a distribution."""
+
+    artifact: Artifact
+    version: str
+    architecture: str
+    codename: str = ""
+
+    @property
+    def key(self) -> str:
+        return f"{self.architecture}-{self.codename}" if self.codename else self.architecture
+
+    @property
+    def title(self) -> str:
+        return f"{self.artifact.name} {self.version} {self.key}"
+
+
+@dataclass
+class Context:
+    """What the sources share in one run."""
+
+    store: Store
+    builder: Builder
+    build_directory: Path
+    mirror: str = ""
+    record: bool = False
+    cancelled: Callable[[], bool] = lambda: False
+    dead: dict[str, str] = field(default_factory=dict)
+    apt_lock: threading.Lock = field(default_factory=threading.Lock)
+
+
+def obtain(context: Context, target: Target, kind: str, progress: Progress) -> Index:
+    """Get a target from its source of this kind into the store. The caller holds the target's lock.
+
+    :raises SourceUnavailable: when that source has it not, or is out of reach.
+    :raises ChecksumMismatch: when it gives other bytes than were recorded.
+    """
+    if kind == "mirror":
+        return _from_mirror(context, target, progress)
+    source = next(source for source in target.artifact.sources if source.kind == kind)
+    with context.store.scratch() as scratch:
+        match source:
+            case Upstream():
+                parts = _from_upstream(context, target, source, scratch, progress)
+            case Go():
+                progress.now("building from source")
+                parts = context.builder.build(target.artifact, source, target.version, target.architecture, scratch, progress)
+            case Package():
+                parts = _from_packages(context, target, source, scratch, progress)
+            case _:
+                raise ArtifactError(f"{target.title}: {kind} is not a source that can be asked")
+        return _put(context.store, target, kind, parts, scratch)
+
+
+def _put(store: Store, target: Target, kind: str, parts: dict[str, Path], scratch: Path) -> Index:
+    """Check every part against what is recorded before the first becomes visible, pack images, and write the index last."""
+    recorded = target.artifact.sums(target.version)
+    for name, path in parts.items():
+        expected = recorded.get(f"{kind}/{target.key}/{name}")
+        if expected and (found := digest(path)) != expected:
+            raise ChecksumMismatch(checksum_message(f"{target.title}: {name} ({kind})", expected, found))
+    files = target.artifact.files or tuple(File(name, "0644") for name in sorted(parts))
+    stored = []
+    for item in files:
+        path = parts[item.path] if not item.image else _pack(target, item, parts, scratch)
+        stored.append(replace(store.add_blob(path, what=item.path), path=item.path, mode=item.mode))
+    return _finish(store, target, kind, stored)
+
+
+def _finish(store: Store, target: Target, source: str, stored: list[StoredFile]) -> Index:
+    index = Index(target.artifact.name, target.version, target.key, source, tuple(sorted(stored)))
+    store.write(index)
+    return index
+
+
+def _pack(target: Target, item: File, parts: dict[str, Path], scratch: Path) -> Path:
+    recipe = item.image
+    assert recipe is not None
+    image = oci.Image(
+        reference=expand(recipe.reference, target.version, target.architecture),
+        architecture=target.architecture,
+        programs={path: parts[part] for path, part in recipe.programs.items()},
+        texts=recipe.texts, links=recipe.links, directories=recipe.directories,
+        entrypoint=recipe.entrypoint, command=recipe.command, user=recipe.user,
+        labels={"org.opencontainers.image.version": target.version, "org.opencontainers.image.licenses": target.artifact.licence},
+    )  # fmt: skip
+    path = scratch / f"packed-{item.path}"
+    oci.pack(image, path)
+    return path
+
+
+def _from_mirror(context: Context, target: Target, progress: Progress) -> Index:
+    """The operator's mirror is another store served by any web server (content-addressed), or a tree of plain files whose checksums are recorded."""
+    base = context.mirror.rstrip("/")
+    _alive(context, base)
+    artifact, place = target.artifact, f"{target.artifact.name}/{target.version}/{target.key}"
+    try:
+        text = read(f"{base}/index/{place}.json")
+    except Unreachable as error:
+        _bury(context, base, error)
+    except SourceUnavailable as error:
+        return _plain_files(context, target, f"{base}/{place}", progress, error)
+    index = Index.parse(text.decode("utf-8", "replace"), plain(f"{base}/index/{place}.json"))
+    _check_index(target, index, plain(base))
+    progress.now(f"downloading {len(index.files)} files from the mirror")
+    for file in index.files:
+        if not context.store.has_blob(file.sha256, file.size):
+            partial = context.store.partial(f"{target.key} {file.sha256}")
+            _fetch(context, f"{base}/sha256/{file.sha256[:2]}/{file.sha256}", partial, file.sha256, progress)
+            context.store.add_blob(partial, file.sha256, file.path)
+    return _finish(context.store, replace(target, artifact=artifact), index.source, list(index.files))
+
+
+def _check_index(target: Target, index: Index, where: str) -> None:
+    if (index.name, index.version, index.architecture) != (target.artifact.name, target.version, target.key):
+        raise ArtifactError(
+            f"{where}: what it has for {target.title} says it is {index.name} {index.version} {index.architecture}; mend the mirror"
+        )
+    wanted = sorted(file.path for file in target.artifact.files)
+    if wanted and sorted(file.path for file in index.files) != wanted:
+        raise SourceUnavailable(f"{where} has other files for {target.title} than the catalogue asks for")
+    recorded = target.artifact.sums(target.version)
+    for file in index.files:
+        expected = recorded.get(f"{index.source}/{target.key}/{file.path}")
+        if expected and expected != file.sha256:
+            raise ChecksumMismatch(checksum_message(f"{where}: {target.title} {file.path}", expected, file.sha256))
+
+
+def _plain_files(context: Context, target: Target, base: str, progress: Progress, reason: SourceUnavailable) -> Index:
+    recorded = target.artifact.sums(target.version)
+    for kind in ("upstream", "go"):
+        sums = {file.path: recorded.get(f"{kind}/{target.key}/{file.path}", "") for file in target.artifact.files}
+        if sums and all(sums.values()):
+            break
+    else:
+        raise reason
+    stored = []
+    for file in target.artifact.files:
+        sha256 = sums[file.path]
+        partial = context.store.partial(f"{target.key} {sha256}")
+        _fetch(context, f"{base}/{urllib.parse.quote(file.path)}", partial, sha256, progress)
+        stored.append(replace(context.store.add_blob(partial, sha256, file.path), path=file.path, mode=file.mode))
+    return _finish(context.store, target, kind, stored)
+
+
+def _from_upstream(context: Context, target: Target, source: Upstream, scratch: Path, progress: Progress) -> dict[str, Path]:
+    url = expand(source.url, target.version, target.architecture)
+    name = url.rpartition("/")[2]
+    key = f"upstream/{target.key}/{name}"
+    expected = target.artifact.sums(target.version).get(key)
+    if not expected and not context.record:
+        raise SourceUnavailable(
+            f"no checksum of {name} is recorded; after checking the publisher's, record it with -e artifacts_record=true"
+        )
+    _alive(context, url)
+    progress.now(f"downloading {name}")
+    partial = context.store.partial(f"{expected} {url}")
+    _fetch(context, url, partial, expected, progress)
+    archive = scratch / "download"
+    partial.rename(archive)
+    members = {part: expand(member, target.version, target.architecture) for part, member in source.members.items()}
+    parts = _unpack(archive, name, members, scratch)
+    if context.record:
+        sums = {key: expected or digest(archive)} | {f"upstream/{target.key}/{part}": digest(path) for part, path in parts.items()}
+        write_sums(target.artifact, target.version, sums)
+    return parts
+
+
+def _unpack(archive: Path, name: str, members: dict[str, str], scratch: Path) -> dict[str, Path]:
+    """Take the members out of a tar (any compression) or zip archive; nothing else of it is written anywhere."""
+    if list(members.values()) == [""]:
+        return {next(iter(members)): archive}
+    parts = {}
+    try:
+        if zipfile.is_zipfile(archive):
+            with zipfile.ZipFile(archive) as zipped:
+                for part, member in members.items():
+                    with zipped.open(member) as stream:
+                        parts[part] = _copy(stream, scratch / part)
+        else:
+            wanted = {str(PurePosixPath(member)): part for part, member in members.items()}
+            with tarfile.open(archive, "r:*") as tar:
+                for entry in tar:
+                    part = wanted.get(str(PurePosixPath(entry.name)), "")
+                    content = tar.extractfile(entry) if part and entry.isfile() else None
+                    if content:
+                        parts[part] = _copy(content, scratch / part)
+    except (tarfile.TarError, zipfile.BadZipFile, EOFError, KeyError, OSError) as error:
+        raise ArtifactError(f"{name} cannot be unpacked: {error}; correct `url` or `members` in artifact.yml") from error
+    missing = [member for part, member in members.items() if part not in parts]
+    if missing:
+        raise ArtifactError(f"{name} has no {', '.join(missing)}; correct `members` in artifact.yml")
+    return parts
+
+
+def _copy(stream: IO[bytes], target: Path) -> Path:
+    with target.open("wb") as out:
+        shutil.copyfileobj(stream, out, 1 << 20)
+    return target
+
+
+def _from_packages(context: Context, target: Target, source: Package, scratch: Path, progress: Progress) -> dict[str, Path]:
+    codename = source.codename or target.codename
+    root = apt.AptRoot(context.build_directory / "apt" / f"{codename}-{target.architecture}", codename, target.architecture)
+    # apt of another checkout must not rewrite the lists meanwhile, nor a thread of this one.
+    with (
+        context.apt_lock,
+        context.store.lock(f".apt-{codename}-{target.architecture}", lambda: progress.still("another run is reading package lists")),
+    ):
+        root.prepare(progress.now)
+        debs = root.download(source.packages, scratch / "packages", alone=bool(source.extract))
+    if not source.extract:
+        return {path.name: path for path in debs}
+    parts = {}
+    for part, (package, member) in source.extract.items():
+        deb = next((path for path in debs if path.name.startswith(f"{package}_")), None)
+        if deb is None:
+            raise ArtifactError(f"{target.title}: {package} is not among its packages; correct `extract` in artifact.yml")
+        found = deb.name.split("_")[1].replace("%3a", ":").rpartition(":")[2].partition("-")[0]
+        if found.partition("+")[0] != target.version:
+            raise SourceUnavailable(f"{codename} has {package} {found}, the catalogue asks for {target.version}")
+        parts[part] = scratch / part
+        apt.extract(deb, member, parts[part])
+    return parts
+
+
+def _fetch(context: Context, url: str, target: Path, expected: str | None, progress: Progress) -> None:
+    try:
+        fetch(url, target, expected, progress, context.cancelled)
+    except Unreachable as error:
+        _bury(context, url, error)
+
+
+def _server(url: str) -> str:
+    return urllib.parse.urlsplit(plain(url)).netloc
+
+
+def _alive(context: Context, url: str) -> None:
+    if reason := context.dead.get(_server(url)):
+        raise SourceUnavailable(reason)
+
+
+def _bury(context: Context, url: str, error: Unreachable) -> NoReturn:
+    """A server that does not answer is not asked again in this run: every artifact would wait for it."""
+    context.dead[_server(url)] = f"{_server(url)} did not answer before"
+    raise error
