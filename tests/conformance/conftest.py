@@ -1,0 +1,102 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Fixtures of the conformance tests.
+
+ASHLAR_INVENTORY names the site (a folder or a file; default inventories/local). A test module says with `pytest.mark.needs(...)` which
+slots or components it is about, and is left out where the site has none; a test marked `disruptive` switches off what the
+platform has to do without, and runs last (`-m "not disruptive"` leaves them out).
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+
+import pytest
+
+from .support import plan as plans
+from .support.cluster import Cluster, Workload, condition, daemon_set, random_name, service
+from .support.nodes import Node, connect
+from .support.power import Power, switch
+from .support.waiting import at_once, until
+
+_plan = pytest.StashKey[plans.Plan]()
+HERE = os.path.dirname(__file__)
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    config.addinivalue_line("markers", "needs(*names): slots or components the site must have")
+    config.addinivalue_line("markers", "disruptive: switches off what the platform has to do without; runs last")
+
+
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    ours = [item for item in items if str(item.path).startswith(HERE)]
+    if not ours:
+        return
+    try:
+        config.stash[_plan] = plans.read(os.environ.get("ASHLAR_INVENTORY", "inventories/local"))
+    except plans.PlanError as error:
+        pytest.exit(str(error), returncode=4)
+    plan = config.stash[_plan]
+    unneeded = [item for item in ours if not all(plan.has(name) for mark in item.iter_markers("needs") for name in mark.args)]
+    if unneeded:
+        config.hook.pytest_deselected(items=unneeded)
+    last = [item for item in ours if item.get_closest_marker("disruptive")]
+    first = [item for item in items if item not in unneeded and item not in last]
+    items[:] = first + [item for item in last if item not in unneeded]
+
+
+@pytest.fixture(scope="session")
+def plan(request: pytest.FixtureRequest) -> plans.Plan:
+    return request.config.stash[_plan]
+
+
+@pytest.fixture(scope="session")
+def nodes(plan: plans.Plan) -> dict[str, Node]:
+    """Name -> node, each of which answers."""
+    made = {name: connect(machine) for name, machine in plan.machines.items()}
+    at_once(lambda node: until(f"{node.name} answers by SSH", lambda: node.run("echo here"), 30), made.values())
+    return made
+
+
+@pytest.fixture(scope="session")
+def every(nodes: dict[str, Node]) -> list[Node]:
+    """All nodes."""
+    return list(nodes.values())
+
+
+@pytest.fixture(scope="session")
+def power(plan: plans.Plan, nodes: dict[str, Node]) -> Power:
+    return switch(plan)
+
+
+@pytest.fixture(scope="session")
+def cluster(plan: plans.Plan) -> Cluster:
+    """The API as the administrator, once all nodes are ready."""
+    made = Cluster.of(plan.credentials / "admin.kubeconfig", plan.site, plan.on("kubernetes_control"))
+    wanted = set(plan.on("kubernetes_node"))
+    until(f"nodes {', '.join(sorted(wanted))} are ready", lambda: made.ready_nodes() >= wanted, 120)
+    return made
+
+
+@pytest.fixture(scope="session")
+def workload(plan: plans.Plan, cluster: Cluster) -> Iterator[Workload]:
+    """One web server on every node in a namespace of its own, behind the Services `probe` (NodePort) and `probe-headless`."""
+    namespace = random_name("ashlar-conformance")
+    image = f"registry.ashlar.internal/busybox:{plan.versions['busybox']}"
+    labels = {"pod-security.kubernetes.io/enforce": "restricted"}
+    cluster.create({"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": namespace, "labels": labels}})
+    try:
+        until("the namespace has its service account", lambda: cluster.get(f"/api/v1/namespaces/{namespace}/serviceaccounts/default"), 20)
+        cluster.create(daemon_set("probe", image, blob_kb=4096), namespace)
+        made = cluster.create(service("probe", kind="NodePort"), namespace)
+        cluster.create(service("probe-headless", app="probe", headless=True), namespace)
+        wanted = set(plan.on("kubernetes_node"))
+
+        def look() -> dict[str, dict]:
+            ready = {pod["spec"]["nodeName"]: pod for pod in cluster.pods(namespace, "app=probe") if condition(pod, "Ready") == "True"}
+            return ready if set(ready) == wanted else {}
+
+        pods = until(f"a pod is ready on each of {', '.join(sorted(wanted))}", look, 90)
+        yield Workload(cluster, namespace, image, pods, made)
+    finally:
+        cluster.delete(f"/api/v1/namespaces/{namespace}")

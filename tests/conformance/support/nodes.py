@@ -1,0 +1,101 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Nodes, reached by SSH as Ansible reaches them."""
+
+from __future__ import annotations
+
+import base64
+import json
+import shlex
+import tempfile
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import testinfra
+from testinfra.host import Host
+
+from . import remote
+from .plan import Machine
+
+# A master connection to a node that was switched off must not keep a test waiting.
+ALIVE = "-o ServerAliveInterval=2 -o ServerAliveCountMax=3 -o ConnectTimeout=5 -o BatchMode=yes"
+
+
+class CommandError(AssertionError):
+    """A command on a node that was to succeed did not."""
+
+
+@dataclass(frozen=True)
+class Answer:
+    """What a command said."""
+
+    code: int
+    out: str
+    error: str
+
+
+@dataclass(frozen=True)
+class Node:
+    """A machine of the plan, and testinfra's view of it."""
+
+    machine: Machine
+    host: Host
+
+    @property
+    def name(self) -> str:
+        return self.machine.name
+
+    @property
+    def address(self) -> str:
+        return self.machine.address
+
+    def ask(self, command: str, seconds: int = 30) -> Answer:
+        """Runs a shell command as root, for so long at most (124 is timeout's own exit code)."""
+        result = self.host.run(f"timeout {seconds} sh -c {shlex.quote(command)}")
+        return Answer(result.rc, result.stdout, result.stderr)
+
+    def run(self, command: str, seconds: int = 30) -> str:
+        """Output of a shell command that has to succeed."""
+        answer = self.ask(command, seconds)
+        if answer.code != 0:
+            raise CommandError(f"{self.name}: `{command}` ended with {answer.code}: {answer.error.strip()} {answer.out.strip()}"[:3000])
+        return answer.out
+
+    def python(self, program: str, *arguments: Any, seconds: int = 30) -> Any:
+        """The JSON that a Python program prints; it takes its arguments as one JSON list in sys.argv[1]."""
+        code = base64.b64encode(program.encode()).decode()
+        loader = f"import base64;exec(base64.b64decode('{code}').decode())"
+        out = self.run(f"{self.machine.variables.get('ansible_python_interpreter', 'python3')} -c {shlex.quote(loader)} {shlex.quote(json.dumps(arguments))}", seconds)
+        return json.loads(out)
+
+    def https(self, url: str, authority: str, certificate: str | None = None, seconds: float = 5) -> remote.Reply:
+        """A GET from this node. `authority` is a CA's name; `certificate` is `component/name` of one on this node."""
+        pki = "/etc/ashlar/pki"
+        pair = [f"{pki}/{certificate}.crt", f"{pki}/{certificate}.key"] if certificate else None
+        reply = self.python(remote.HTTPS, url, f"{pki}/ca/{authority}.crt", pair, seconds, seconds=int(seconds) + 10)
+        return remote.Reply(**reply)
+
+    def connects(self, address: str, port: int, seconds: float = 2) -> str:
+        """How a TCP connection from this node ends: "open", "refused" or "silent"."""
+        return str(self.python(remote.CONNECT, address, port, seconds, seconds=int(seconds) + 10))
+
+    def resolve(self, server: str, name: str, kind: str = "A", protocol: str = "udp", seconds: float = 4) -> remote.Resolution:
+        """What a DNS server answers this node; code -1: nothing."""
+        return remote.Resolution(**self.python(remote.RESOLVE, server, name, kind, protocol, seconds, seconds=int(seconds) + 10))
+
+
+def connect(machine: Machine) -> Node:
+    """The node of a machine; no connection is made yet."""
+    variables = machine.variables
+    user = variables.get("ansible_user", "root")
+    target = variables.get("ansible_host", machine.address)
+    sockets = Path(tempfile.gettempdir()) / "ashlar-conformance-ssh"
+    sockets.mkdir(mode=0o700, exist_ok=True)
+    extra = f"{ALIVE} -o ControlMaster=auto -o ControlPersist=60s -o ControlPath={sockets}/%C {variables.get('ansible_ssh_common_args', '')}"
+    host = testinfra.get_host(
+        f"ssh://{user}@{target}:{variables.get('ansible_port', 22)}",
+        ssh_identity_file=variables.get("ansible_ssh_private_key_file"),
+        ssh_extra_args=extra,
+        sudo=user != "root",
+    )
+    return Node(machine, host)

@@ -1,0 +1,155 @@
+# SPDX-License-Identifier: Apache-2.0
+"""A key-value store agrees, keeps what it is given, is backed up, and speaks to nobody whom its authority does not know."""
+
+from __future__ import annotations
+
+import json
+import stat
+import time
+from collections.abc import Iterator
+
+import pytest
+
+from .support.cluster import random_name
+from .support.nodes import Node
+from .support.plan import Plan
+from .support.waiting import at_once, until
+
+pytestmark = [pytest.mark.needs("key_value"), pytest.mark.needs("etcd")]
+
+
+def etcdctl(node: Node, command: str, seconds: int = 20) -> str:
+    """Output of an etcdctl command on a member, asked of this member."""
+    return node.run(f"set -a; . /etc/etcd/etcdctl.env; /opt/ashlar/etcd/current/etcdctl --command-timeout={seconds - 5}s {command}", seconds)
+
+
+@pytest.fixture(scope="module")
+def members(plan: Plan, nodes: dict[str, Node]) -> list[Node]:
+    return [nodes[name] for name in plan.on("etcd")]
+
+
+@pytest.fixture
+def key(members: list[Node]) -> Iterator[str]:
+    """A key of the test's own, outside of Kubernetes' prefix."""
+    name = f"/ashlar-conformance/{random_name('key')}"
+    yield name
+    etcdctl(members[0], f"del --prefix {name}")
+
+
+def status(node: Node) -> dict:
+    return dict(json.loads(etcdctl(node, "endpoint status --write-out=json"))[0]["Status"])
+
+
+def test_all_members_are_voters_and_agree_on_a_leader(members: list[Node]) -> None:
+    listed = json.loads(etcdctl(members[0], "member list --write-out=json"))["members"]
+    assert {member["name"] for member in listed} == {node.name for node in members}
+    assert not any(member.get("isLearner") for member in listed)
+    found = at_once(status, members)
+    assert len({one["leader"] for one in found}) == 1
+    assert found[0]["leader"] in {member["ID"] for member in listed}
+    assert {one["header"]["member_id"] for one in found} == {member["ID"] for member in listed}
+
+
+def test_no_alarm_is_raised(members: list[Node]) -> None:
+    assert etcdctl(members[0], "alarm list") == ""
+
+
+def test_the_version_is_the_plan_s(members: list[Node], plan: Plan) -> None:
+    assert {one["version"] for one in at_once(status, members)} == {plan.versions["etcd"].split("+")[0]}
+
+
+def test_what_is_written_on_one_member_is_read_on_every_other(members: list[Node], key: str) -> None:
+    for number, node in enumerate(members):
+        etcdctl(node, f"put {key}/{number} {node.name}")
+    for node, found in zip(members, at_once(lambda node: etcdctl(node, f"get --prefix --print-value-only {key}/").split(), members), strict=True):
+        assert found == [member.name for member in members], node.name
+
+
+@pytest.mark.parametrize("port", [2379, 2380])
+def test_a_client_needs_a_certificate_of_the_store_s_authority(members: list[Node], port: int) -> None:
+    asker = members[0]
+    for node in members:
+        url = f"https://{node.address}:{port}/{'health' if port == 2379 else 'members'}"
+        none = asker.https(url, "etcd")
+        assert none.status == 0, f"without a certificate {url} says {none}"
+        assert "certificate required" in none.error.lower() or "handshake" in none.error.lower() or "reset" in none.error.lower(), none
+        known = asker.https(url, "etcd", "etcd/operator")
+        assert known.status == 200, f"with the operator's certificate {url} says {known}"
+
+
+@pytest.mark.needs("orchestrator")
+def test_a_certificate_of_another_authority_is_refused(members: list[Node]) -> None:
+    reply = members[0].https(f"https://{members[-1].address}:2379/health", "etcd", "kubernetes_node/kubelet")
+    assert reply.status == 0, f"a kubelet's certificate was accepted: {reply}"
+    assert "unknown ca" in reply.error.lower() or "bad certificate" in reply.error.lower() or "certificate" in reply.error.lower(), reply
+
+
+def test_nothing_is_served_without_encryption(members: list[Node]) -> None:
+    asker = members[0]
+    program = (
+        "import json,sys,urllib.request,urllib.error\n"
+        "try:\n    print(json.dumps(urllib.request.urlopen(json.loads(sys.argv[1])[0], timeout=4).status))\n"
+        "except urllib.error.HTTPError as error:\n    print(json.dumps(error.code))\n"
+        "except OSError:\n    print(json.dumps(0))\n"
+    )
+    for node in members:
+        assert asker.python(program, f"http://{node.address}:2379/health") in (0, 400), node.name
+
+
+def test_data_and_snapshots_are_for_their_owner_only(members: list[Node]) -> None:
+    for node in members:
+        for path, owner in (("/var/lib/etcd", "etcd"), ("/var/lib/etcd-snapshots", "root")):
+            found = node.host.file(path)
+            assert (found.user, stat.S_IMODE(found.mode)) == (owner, 0o700), f"{node.name}: {path}"
+
+
+def test_snapshots_are_taken_on_a_schedule_and_can_be_read(members: list[Node], key: str, plan: Plan) -> None:
+    node = members[0]
+    assert node.run("systemctl is-active etcd-snapshot.timer etcd-defragment.timer").split() == ["active", "active"]
+    etcdctl(node, f"put {key} kept")
+    began = int(node.run("date +%s"))
+    node.run("systemctl start etcd-snapshot.service", 60)
+    [newest, *_] = node.run("ls -t /var/lib/etcd-snapshots/*.db").split()
+    assert int(node.run(f"stat -c %Y {newest}")) >= began, f"{newest} is an old one"
+    assert node.run(f"stat -c %a {newest}").strip() == "600"
+    restored = node.run("mktemp -d").strip()
+    try:
+        told = json.loads(node.run(f"/opt/ashlar/etcd/current/etcdutl snapshot status --write-out=json {newest}"))
+        assert told["totalKey"] > 0
+        node.run(f"/opt/ashlar/etcd/current/etcdutl snapshot restore --data-dir {restored}/data {newest}", 60)
+        assert node.run(f"grep -c {key} {restored}/data/member/snap/db -a").strip() != "0", "what was written before is in the snapshot"
+    finally:
+        node.run(f"rm -rf {restored}")
+    kept = node.run("ls /var/lib/etcd-snapshots").split()
+    assert len(kept) <= int(plan.option("etcd", "etcd_snapshot_keep"))
+    assert all(name.endswith(".db") for name in kept), f"half-written snapshots are left: {kept}"
+
+
+def test_the_database_is_defragmented_as_the_unit_says(members: list[Node]) -> None:
+    """The unit's own command, without the wait for its turn."""
+    for node in members:
+        program = node.run("systemctl show --property=ExecStart --value etcd-defragment.service")
+        command = program.split("argv[]=")[1].split(";")[0].strip()
+        assert "defrag" in command
+        out = node.run(f"set -a; . /etc/etcd/etcdctl.env; {command} 2>&1", 90)
+        assert "Finished defragmenting" in out, (node.name, out)
+        until(f"{node.name} answers after its defragmentation", lambda node=node: status(node)["leader"], 10)
+
+
+@pytest.mark.disruptive
+def test_a_killed_member_comes_back_and_nothing_is_lost(members: list[Node], key: str) -> None:
+    """The leader is killed without a word; the others go on, and it catches up with what was written meanwhile."""
+    found = at_once(status, members)
+    [leader] = [node for node, one in zip(members, found, strict=True) if one["leader"] == one["header"]["member_id"]]
+    others = [node for node in members if node is not leader]
+    etcdctl(leader, f"put {key}/before kept")
+    before = leader.run("systemctl show --value --property=MainPID etcd.service").strip()
+    leader.run("systemctl kill --signal=KILL etcd.service")
+    start = time.monotonic()
+    if others:
+        until("the others take writes again", lambda: "OK" in etcdctl(others[0], f"put {key}/meanwhile kept"), 15)
+        assert time.monotonic() - start < 15
+    until(f"{leader.name} runs again as another process", lambda: leader.run("systemctl show --value --property=MainPID etcd.service").strip() not in ("0", before), 15)
+    wanted = ["kept", "kept"] if others else ["kept"]
+    until(f"{leader.name} has everything", lambda: etcdctl(leader, f"get --prefix --consistency=s --print-value-only {key}/").split() == wanted, 30)
+    until("all members agree on a leader", lambda: len({one["leader"] for one in at_once(status, members)}) == 1, 15)
