@@ -221,7 +221,8 @@ def install(host: Host, raw: list[dict[str, Any]], want: dict[str, str], source:
 
             host.check_space(host.opt, sum(lacking.values()))
             try:
-                fetch(Source(**source), lacking, host.partial)
+                files = {name: host.root + source[name] for name in ("certificate", "key", "authority")}
+                fetch(Source(source["address"], source["port"], **files), lacking, host.partial)
             except FetchError as error:
                 result["problem"] = str(error)
             found.update({sha256: host.find(wanted[sha256]) for sha256 in lacking})
@@ -254,7 +255,7 @@ def seed(host: Host, blobs: dict[str, int], user: str, serve: dict[str, Any] | N
         missing = host.prepare(blobs, user)
         if serve and not missing:
             host.prune_store(blobs)
-            start_server(host, serve)
+            start_server(host, {**serve, **{name: host.root + serve[name] for name in ("certificate", "key", "authority")}})
     problem = f"{len(refused)} uploaded files were damaged on the way" if refused else ""
     return {"missing": missing, "incoming": host.incoming, "problem": problem, "changed": False}
 
