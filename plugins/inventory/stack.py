@@ -12,9 +12,9 @@ author: Ashlar contributors (@ashlar)
 description:
   - Reads the hosts that other inventory sources brought before it, with their C(node_address) and C(node_classes), and a site file
     that chooses a stack. Puts each host into a group for every component it carries and sets what the roles need to know.
-  - Everything is checked against everything before a host is touched. All that is wrong is said at once, each with its place and its remedy.
+  - Everything is checked against everything before a host is touched. All that is wrong is said at once, with its place and its remedy.
   - A component that is not chosen is an empty group, so its play costs nothing, and C(ansible-inventory --graph) is the plan.
-  - C(ansible.cfg) should set C(any_unparsed_is_failed=true) in the section C(inventory), so that a wrong site stops a playbook.
+  - A wrong site ends the program with exit code 4 and one message, whatever C(any_unparsed_is_failed) says.
 notes:
   - Sources of an inventory folder are read in the order of their names, so the nodes come first with C(10-nodes.yml) and C(20-stack.yml).
   - The folders C(credentials), C(releases), C(stacks) and C(state) of a site are no inventory sources. The plugin claims the files in them
@@ -73,7 +73,9 @@ options:
     type: dict
     default: {}
   options:
-    description: Component to its variables, checked against the component's argument spec. They become variables of the group C(all).
+    description:
+      - Component to its variables, checked against the component's argument spec.
+      - They become variables of the group C(all), as do the defaults of the chosen components, so C(group_vars) and C(host_vars) override them.
     type: dict
     default: {}
 """
@@ -98,22 +100,20 @@ import os
 import re
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 
-from ansible.errors import AnsibleError, AnsibleParserError
+from ansible import context
+from ansible.errors import AnsibleError, AnsibleParserError, ExitCode
 from ansible.plugins.inventory import BaseInventoryPlugin
 from ansible.template import Templar, trust_as_template
+from ansible.utils.display import Display
 from ansible.utils.vars import combine_vars
 from ansible.vars.plugins import get_vars_from_inventory_sources
 from ansible_collections.ashlar.stack.plugins.plugin_utils.site.catalogue import load
 from ansible_collections.ashlar.stack.plugins.plugin_utils.site.compile import plan_site
-from ansible_collections.ashlar.stack.plugins.plugin_utils.site.models import (
-    SITE_FOLDERS,
-    Plan,
-    Problem,
-    SiteError,
-)
+from ansible_collections.ashlar.stack.plugins.plugin_utils.site.models import SITE_FOLDERS, Plan, Problem, SiteError
 from ansible_collections.ashlar.stack.plugins.plugin_utils.site.nodes import RawNode
+from ansible_collections.ashlar.stack.plugins.plugin_utils.site.reading import read_yaml
 from ansible_collections.ashlar.stack.plugins.plugin_utils.site.report import report
 
 NAME = "ashlar.stack.stack"
@@ -141,7 +141,7 @@ class InventoryModule(BaseInventoryPlugin):
     def parse(self, inventory: Any, loader: Any, path: str, cache: bool = True) -> None:
         """Compiles the site and adds groups and variables.
 
-        :raises AnsibleParserError: with everything that is wrong with the site, in one message.
+        Ends the program, or raises AnsibleParserError, with everything that is wrong with the site in one message.
         """
         if in_site_folder(path):
             return
@@ -149,11 +149,11 @@ class InventoryModule(BaseInventoryPlugin):
         try:
             raw_site = loader.load_from_file(path, cache="none", trusted_as_template=True)
         except AnsibleError as error:
-            raise AnsibleParserError(f"{path} is not valid YAML: {error.message}") from error
+            _stop(report(_unreadable(path, error), os.getcwd()))
         try:
             plan = plan_site(load(ROOT), raw_site, Path(path), self._nodes(path), set(inventory.groups))
         except SiteError as error:
-            raise AnsibleParserError(report(error.problems, os.getcwd())) from None
+            _stop(report(error.problems, os.getcwd()))
         self._write(plan)
 
     def _nodes(self, path: str) -> list[RawNode]:
@@ -181,7 +181,8 @@ class InventoryModule(BaseInventoryPlugin):
                     try:
                         node[name] = templar.template(value)
                     except AnsibleError as error:
-                        text = f"cannot be templated: {error.message} It is read before any host is, so it may use inventory variables only."
+                        reason = error.message.rstrip(".")
+                        text = f"cannot be templated: {reason}. It is read before any host is, so it may use inventory variables only."
                         problems.append(Problem(file, ("hosts", host.name, name), text))
             nodes.append(RawNode(host.name, node, file))
         if problems:
@@ -193,15 +194,40 @@ class InventoryModule(BaseInventoryPlugin):
             self.inventory.add_group(group)
             for member in members:
                 self.inventory.add_child(group, member)
-        for name, value in plan.variables.items():
-            self.inventory.set_variable("all", name, trusted(value))
+        # Not by inventory.set_variable, which would copy and mark every value once more, host by host. Hosts that carry the
+        # same components share one object here, so that a site of thousands of nodes has a handful of them.
+        everybody = self.inventory.groups["all"]
+        defaults = {name: value for name, value in plan.defaults.items() if name not in everybody.vars}
+        for name, value in {**defaults, **plan.variables}.items():
+            everybody.set_variable(name, trusted(value))
         marked: dict[int, dict[str, Any]] = {}
         for host, variables in plan.hosts.items():
-            # Hosts that carry the same components share one object: marked once, and not copied host by host as
-            # inventory.set_variable would. A site of thousands of nodes has a handful of these.
             if id(variables) not in marked:
                 marked[id(variables)] = trusted(variables)
             self.inventory.hosts[host].vars.update(marked[id(variables)])
+
+
+def _stop(message: str) -> NoReturn:
+    """Ends the program with one error.
+
+    Ansible would go on: try its other plugins on the same file, say each of their failures (and ours several times over) as warnings,
+    and run the playbook on whatever hosts it has unless any_unparsed_is_failed is set. A site that is wrong must not depend on that.
+
+    :raises AnsibleParserError: where there is no program of Ansible's to end, but somebody else's that uses its API.
+    """
+    if not context.CLIARGS:
+        raise AnsibleParserError(message)
+    Display().error(message)
+    raise SystemExit(int(ExitCode.PARSER_ERROR))
+
+
+def _unreadable(path: str, error: AnsibleError) -> list[Problem]:
+    """Why Ansible could not read the site file; in our words, which give the line, where they say it too."""
+    try:
+        read_yaml(Path(path))
+    except SiteError as ours:
+        return ours.problems
+    return [Problem(path, (), f"cannot be read: {error.message}")]
 
 
 def in_site_folder(path: str) -> bool:
@@ -214,9 +240,9 @@ def in_site_folder(path: str) -> bool:
 
 
 def trusted(value: Any) -> Any:
-    """A copy in which every text may be a template: manifests and site files are written by those who run the playbooks."""
+    """A copy in which every template may be one: manifests and site files are written by those who run the playbooks."""
     if isinstance(value, str):
-        return trust_as_template(value)
+        return trust_as_template(value) if "{{" in value or "{%" in value else value
     if isinstance(value, Mapping):
         return {key: trusted(part) for key, part in value.items()}
     if isinstance(value, (list, tuple)):

@@ -9,7 +9,10 @@
 ``network``    the site's networks, checked
 ``options``    the variables of components, checked against their argument specs
 ``choice``     stack and overrides -> the chosen components, checked
+``versions``   the version of each artifact, checked against the catalogue and what is installed
+``placement``  which component runs where, checked
 ``compile``    all of the above -> Plan
+``report``     problems as what an operator reads
 """
 
 from __future__ import annotations

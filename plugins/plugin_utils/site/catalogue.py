@@ -9,22 +9,8 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-from ansible_collections.ashlar.stack.plugins.plugin_utils.site.models import (
-    Manifest,
-    Placement,
-    Port,
-    Problem,
-    Release,
-    SiteError,
-    Slot,
-    Stack,
-)
-from ansible_collections.ashlar.stack.plugins.plugin_utils.site.reading import (
-    did_you_mean,
-    listed,
-    quoted,
-    read_yaml,
-)
+from ansible_collections.ashlar.stack.plugins.plugin_utils.site.models import Manifest, Placement, Port, Problem, Release, SiteError, Slot, Stack
+from ansible_collections.ashlar.stack.plugins.plugin_utils.site.reading import did_you_mean, listed, quoted, read_yaml
 from ansible_collections.ashlar.stack.plugins.plugin_utils.site.structure import check
 
 SOURCES = ("nodes", "pods", "admin", "any")
@@ -189,9 +175,7 @@ def _manifest(root: Path, file: Path) -> Manifest:
         file=str(file),
         fills=as_tuple(raw.get("fills", ())),
         placement=Placement(
-            node_class=nodes.get("class", "all"),
-            odd=count == "odd",
-            most=1 if count == "one" else count["max"] if isinstance(count, dict) else None,
+            node_class=nodes.get("class", "all"), odd=count == "odd", most=1 if count == "one" else count["max"] if isinstance(count, dict) else None
         ),
         requires=tuple(raw.get("requires", ())),
         conflicts=tuple(raw.get("conflicts", ())),

@@ -7,22 +7,9 @@ import heapq
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
-from ansible_collections.ashlar.stack.plugins.plugin_utils.site.catalogue import (
-    Catalogue,
-)
-from ansible_collections.ashlar.stack.plugins.plugin_utils.site.models import (
-    LAYERS,
-    Manifest,
-    Path_,
-    Problem,
-    Site,
-    Stack,
-)
-from ansible_collections.ashlar.stack.plugins.plugin_utils.site.reading import (
-    did_you_mean,
-    listed,
-    quoted,
-)
+from ansible_collections.ashlar.stack.plugins.plugin_utils.site.catalogue import Catalogue
+from ansible_collections.ashlar.stack.plugins.plugin_utils.site.models import LAYERS, Manifest, Path_, Problem, Site, Stack
+from ansible_collections.ashlar.stack.plugins.plugin_utils.site.reading import did_you_mean, listed, quoted
 
 
 @dataclass(frozen=True, slots=True)
@@ -90,9 +77,11 @@ def _unknown(choices: Sequence[_Choice], site: Site, stack: Stack, catalogue: Ca
             fit = [name for name, manifest in catalogue.manifests.items() if choice.slot in manifest.fills]
             allowed = f"Components that fill {choice.slot}: {listed(fit)}."
             if choice.component in catalogue.planned:
-                text = f"is {quoted(choice.component)}, a component that is still to come. {allowed} Choose one of these, or leave the slot out."
+                remedy = f"{allowed} Choose one of these, or leave it out." if fit else f"No component fills {choice.slot} yet. Leave it out."
+                text = f"is {quoted(choice.component)}, a component that is still to come. {remedy}"
             else:
-                text = f"is {quoted(choice.component)}, an unknown component.{did_you_mean(choice.component, list(catalogue.manifests))} {allowed}"
+                hint = did_you_mean(choice.component, list(catalogue.manifests))
+                text = f"is {quoted(choice.component)}, an unknown component.{hint} {allowed}"
             yield Problem(choice.file, choice.path, text)
         elif choice.component in catalogue.planned:
             slots = to_come.setdefault(choice.component, [])
@@ -126,7 +115,8 @@ def _crowded(choices: Sequence[_Choice], catalogue: Catalogue) -> Iterable[Probl
         inside = [choice for choice in choices if choice.slot == slot.name]
         names = list(dict.fromkeys(choice.component for choice in inside))
         if slot.single and len(names) > 1:
-            text = f"names {len(names)} components, {listed(names)}. Allowed: one, since they would do the same job twice on a node. Keep one of them."
+            why = "since they would do the same job twice on a node"
+            text = f"names {len(names)} components, {listed(names)}. Allowed: one, {why}. Keep one of them."
             yield Problem(inside[0].file, inside[0].path, text)
 
 
@@ -134,16 +124,20 @@ def _relations(choices: Sequence[_Choice], chosen: set[str], catalogue: Catalogu
     filled = {choice.slot: choice.component for choice in choices}
     for name in sorted(chosen):
         manifest = catalogue.manifests[name]
-        where = next(((choice.file, choice.path) for choice in choices if choice.component == name), (site.file, ("stack",)))
+        where: tuple[str, Path_] = next(((choice.file, choice.path) for choice in choices if choice.component == name), (site.file, ("stack",)))
         for needed in manifest.requires:
             if needed in catalogue.slots and needed not in filled:
                 fit = [other for other, offer in catalogue.manifests.items() if needed in offer.fills]
-                text = f"{name} requires that the slot {needed} is filled, and it is not. Add it to slots: in the site file. Components that fill it: {listed(fit)}."
-                yield Problem(*where, text)
+                remedy = f"Fill it in slots: of the site file, with {listed(fit, 'or')}" if fit else f"No component fills it yet: leave {name} out"
+                blame: tuple[str, Path_] = (site.file, ("slots", needed)) if needed in site.slots else where
+                yield Problem(*blame, f"{name} requires that the slot {needed} is filled, and it is empty. {remedy}.")
             elif needed in catalogue.manifests and needed not in chosen:
                 slots = catalogue.manifests[needed].fills
-                text = f"{name} requires the component {needed}, which is not chosen. Choose it for the slot {listed(slots)}, or leave {name} out."
-                yield Problem(*where, text)
+                # The override that left it out is to blame, rather than the stack that named the one which needs it.
+                blame = next(((site.file, ("slots", slot)) for slot in slots if slot in site.slots), where)
+                remedy = f"Choose it for the slot {listed(slots, 'or')}, or leave {name} out."
+                text = f"{name} requires the component {needed}, which is not chosen. {remedy}"
+                yield Problem(*blame, text)
         for enemy in manifest.conflicts:
             other = filled.get(enemy) if enemy in catalogue.slots else enemy
             if other and other != name and other in chosen:

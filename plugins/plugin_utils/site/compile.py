@@ -4,15 +4,11 @@
 from __future__ import annotations
 
 import stat
-from collections import defaultdict
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from ansible_collections.ashlar.stack.plugins.plugin_utils.site.catalogue import (
-    Catalogue,
-    as_tuple,
-)
+from ansible_collections.ashlar.stack.plugins.plugin_utils.site.catalogue import Catalogue, as_tuple
 from ansible_collections.ashlar.stack.plugins.plugin_utils.site.choice import choose
 from ansible_collections.ashlar.stack.plugins.plugin_utils.site.models import (
     NODE_CLASSES,
@@ -20,37 +16,19 @@ from ansible_collections.ashlar.stack.plugins.plugin_utils.site.models import (
     Networks,
     Node,
     Plan,
-    Port,
     Problem,
     Release,
     Site,
     SiteError,
     Stack,
 )
-from ansible_collections.ashlar.stack.plugins.plugin_utils.site.network import (
-    check_networks,
-    parse_networks,
-)
-from ansible_collections.ashlar.stack.plugins.plugin_utils.site.nodes import (
-    RawNode,
-    parse_nodes,
-)
-from ansible_collections.ashlar.stack.plugins.plugin_utils.site.options import (
-    check_options,
-    check_variable_files,
-)
-from ansible_collections.ashlar.stack.plugins.plugin_utils.site.reading import (
-    duplicate_keys,
-    listed,
-)
+from ansible_collections.ashlar.stack.plugins.plugin_utils.site.network import check_networks, parse_networks
+from ansible_collections.ashlar.stack.plugins.plugin_utils.site.nodes import RawNode, parse_nodes
+from ansible_collections.ashlar.stack.plugins.plugin_utils.site.options import check_options, check_variable_files
+from ansible_collections.ashlar.stack.plugins.plugin_utils.site.placement import check_counts, check_ports, components_of, place
+from ansible_collections.ashlar.stack.plugins.plugin_utils.site.reading import duplicate_keys
 from ansible_collections.ashlar.stack.plugins.plugin_utils.site.structure import check
-from ansible_collections.ashlar.stack.plugins.plugin_utils.site.versions import (
-    check_upgrade,
-    choose_versions,
-)
-
-RESERVED = {(68, "udp"): "the DHCP client", (123, "udp"): "the clock (NTP)"}
-"""Ports of every host that only components which are part of every site may use; SSH's comes to these, host by host."""
+from ansible_collections.ashlar.stack.plugins.plugin_utils.site.versions import check_upgrade, choose_versions
 
 
 def plan_site(catalogue: Catalogue, raw_site: Any, site_file: Path, raw_nodes: Sequence[RawNode], groups: Collection[str] = ()) -> Plan:
@@ -93,9 +71,7 @@ def plan_site(catalogue: Catalogue, raw_site: Any, site_file: Path, raw_nodes: S
     return compile_plan(site, stack, catalogue, release, nodes if raw_nodes and not wrong_nodes else None, problems)
 
 
-def compile_plan(
-    site: Site, stack: Stack, catalogue: Catalogue, release: Release, nodes: Sequence[Node] | None, problems: Iterable[Problem] = ()
-) -> Plan:
+def compile_plan(site: Site, stack: Stack, catalogue: Catalogue, release: Release, nodes: Sequence[Node] | None, problems: Iterable[Problem] = ()) -> Plan:
     """The plan of a site.
 
     :param nodes: None when they are not known, which is a problem among ``problems`` then.
@@ -111,12 +87,12 @@ def compile_plan(
     found += check_upgrade(site, versions, catalogue)
     placed: dict[str, list[Node]] = {}
     if nodes is not None:
-        placed = {name: _place(catalogue.manifests[name], nodes) for name in chosen}
-        found += _counts(site, chosen, catalogue, nodes)
-        found += _port_clashes(placed, catalogue)
-        if site.networks:
-            pods = placed.get("kubernetes_node") or next((placed[name] for name in chosen if "overlay" in catalogue.manifests[name].fills), [])
-            found += check_networks(site.networks, nodes, len(pods), site.file)
+        placed = {name: place(catalogue.manifests[name], nodes) for name in chosen}
+        found += check_counts(site, chosen, catalogue, nodes)
+        found += check_ports(placed, catalogue)
+    if site.networks:
+        carriers = {node.name for name in chosen if "overlay" in catalogue.manifests[name].fills for node in placed.get(name, ())}
+        found += check_networks(site.networks, nodes or (), len(carriers), site.file)
     if found or nodes is None or site.networks is None:
         raise SiteError(found)
     return _plan(site, site.networks, catalogue, chosen, versions, nodes, placed)
@@ -124,18 +100,20 @@ def compile_plan(
 
 def check_credentials(folder: Path) -> Iterable[Problem]:
     """Whether secrets are open to others, or closed to us."""
+    remedy = f"Allowed: a folder of the user who runs Ansible, mode 0700. Run: sudo chown -R $USER {folder}"
     try:
         mode = folder.stat().st_mode
     except FileNotFoundError:
         return
     except OSError as error:
-        yield Problem(str(folder), (), f"cannot be read: {error.strerror}. Allowed: a folder of the user who runs Ansible, mode 0700. Run: sudo chown -R $USER {folder}")
+        yield Problem(str(folder), (), f"cannot be read: {error.strerror}. {remedy}")
         return
     if not stat.S_ISDIR(mode):
         yield Problem(str(folder), (), "is not a folder. Allowed: a folder of mode 0700, made on the first run. Move it away.")
         return
     if stat.S_IMODE(mode) != 0o700:
-        text = f"has mode {stat.S_IMODE(mode):04o}. Allowed: 0700, since the keys of the site's authorities lie there. Run: chmod 0700 {folder}"
+        why = "since the keys of the site's authorities lie there"
+        text = f"has mode {stat.S_IMODE(mode):04o}. Allowed: 0700, {why}. Run: chmod 0700 {folder}"
         yield Problem(str(folder), (), text)
     try:
         files = sorted(file for file in folder.rglob("*") if file.suffix in (".key", ".kubeconfig"))
@@ -164,96 +142,23 @@ def _site(raw: Mapping[str, Any], file: Path, networks: Networks | None) -> Site
     )
 
 
-def _place(manifest: Manifest, nodes: Sequence[Node]) -> list[Node]:
-    wanted = manifest.placement.node_class
-    candidates = [node for node in nodes if wanted == "all" or wanted in node.classes]
-    return candidates[: manifest.placement.most]
-
-
-def _counts(site: Site, chosen: Sequence[str], catalogue: Catalogue, nodes: Sequence[Node]) -> Iterable[Problem]:
-    members = {name: [node.name for node in nodes if name in node.classes] for name in NODE_CLASSES}
-    members["all"] = [node.name for node in nodes]
-    blame = nodes[0].file if nodes else site.file
-    missing: dict[str, list[str]] = defaultdict(list)
-    even: dict[str, list[str]] = defaultdict(list)
-    for component in chosen:
-        placement = catalogue.manifests[component].placement
-        count = len(members[placement.node_class])
-        if not count:
-            missing[placement.node_class].append(component)
-        elif placement.odd and count % 2 == 0:
-            even[placement.node_class].append(component)
-    for slot in catalogue.slots.values():
-        if slot.node_class and not members[slot.node_class]:
-            missing[slot.node_class] += [
-                component for component in chosen if slot.name in catalogue.manifests[component].fills and component not in missing[slot.node_class]
-            ]
-    for name, components in missing.items():
-        if components:
-            text = f"no node has the class {name}, which {listed(components)} need{'s' if len(components) == 1 else ''}. Add {name} to node_classes of a node."
-            yield Problem(blame, (), text)
-    for name, components in even.items():
-        count = len(members[name])
-        text = (
-            f"{count} nodes have the class {name}, {listed(members[name])}: an even number. {listed(components)} decide{'s' if len(components) == 1 else ''} "
-            f"by majority, so that {count} survive no more failures than {count - 1}. Allowed: 1, 3, 5, 7. Add or remove one."
-        )
-        yield Problem(blame, (), text)
-
-
-def _port_clashes(placed: Mapping[str, Sequence[Node]], catalogue: Catalogue) -> Iterable[Problem]:
-    """Two components that listen on the same port of a node; nodes that carry the same components are looked at once."""
-    seen: set[tuple[tuple[str, ...], int]] = set()
-    said: set[tuple[str, str, str, str]] = set()
-    for node, components in _components_of(placed):
-        if (components, node.ssh_port) in seen:
-            continue
-        seen.add((components, node.ssh_port))
-        reserved = {**RESERVED, (node.ssh_port, "tcp"): "SSH"}
-        taken: list[tuple[Manifest, Port]] = []
-        for manifest in (catalogue.manifests[name] for name in components):
-            for port in manifest.ports:
-                for (number, protocol), use in reserved.items():
-                    if manifest.fills and protocol == port.protocol and port.first <= number <= port.last and (manifest.name, port.name, use, "") not in said:
-                        said.add((manifest.name, port.name, use, ""))
-                        text = f"{manifest.name}'s port {port.name} ({port.shown}/{port.protocol}) is that of {use} on {node.name}. Give one of them another port."
-                        yield Problem(manifest.file, ("ports",), text)
-                for other, theirs in taken:
-                    overlap = port.protocol == theirs.protocol and port.first <= theirs.last and theirs.first <= port.last
-                    clash = (other.name, theirs.name, manifest.name, port.name)
-                    if overlap and other.name != manifest.name and clash not in said:
-                        said.add(clash)
-                        text = (
-                            f"{manifest.name}'s port {port.name} ({port.shown}/{port.protocol}) is taken on {node.name} by {other.name}'s port {theirs.name} "
-                            f"({theirs.shown}/{theirs.protocol}). Choose other components, or place them on different nodes."
-                        )
-                        yield Problem(manifest.file, ("ports",), text)
-                taken.append((manifest, port))
-
-
-def _components_of(placed: Mapping[str, Sequence[Node]]) -> Iterable[tuple[Node, tuple[str, ...]]]:
-    """Every node that carries something, with its components in layer order."""
-    carried: dict[str, list[str]] = defaultdict(list)
-    by_name: dict[str, Node] = {}
-    for component, nodes in placed.items():
-        for node in nodes:
-            by_name[node.name] = node
-            carried[node.name].append(component)
-    return [(by_name[name], tuple(components)) for name, components in carried.items()]
-
-
 def _plan(
-    site: Site, networks: Networks, catalogue: Catalogue, chosen: list[str], versions: dict[str, str], nodes: Sequence[Node], placed: Mapping[str, Sequence[Node]]
+    site: Site,
+    networks: Networks,
+    catalogue: Catalogue,
+    chosen: list[str],
+    versions: dict[str, str],
+    nodes: Sequence[Node],
+    placed: Mapping[str, Sequence[Node]],
 ) -> Plan:
     addresses = {name: [str(node.address) for node in placed.get(name, ())] for name in catalogue.manifests}
     # `ansible-inventory --graph` shows groups in this order: who is there, then what goes down, layer by layer, then what was not chosen.
     groups = {name: [node.name for node in nodes if name in node.classes] for name in NODE_CLASSES}
     for name in (*chosen, *sorted(set(catalogue.manifests) - set(chosen))):
         groups[name] = [node.name for node in placed.get(name, ())]
+    # Certificates and templates of one component may name a variable of another, whose role's defaults they can't see.
+    defaults = {name: value for component in chosen for name, value in catalogue.defaults(component).items()}
     variables: dict[str, Any] = {}
-    for component in chosen:
-        # Certificates and templates of one component may name a variable of another, whose role's defaults they can't see.
-        variables |= catalogue.defaults(component)
     for options in site.options.values():
         variables |= options
     variables |= {
@@ -277,23 +182,19 @@ def _plan(
         "component_nodes": {name: groups[name] for name in sorted(catalogue.manifests)},
         "component_addresses": {name: addresses[name] for name in sorted(catalogue.manifests)},
         "endpoints": {
-            name: {
-                port.name: [f"{address}:{port.first}" for address in addresses[name]]
-                for port in catalogue.manifests[name].ports
-                if port.first == port.last
-            }
+            name: {port.name: [f"{address}:{port.first}" for address in addresses[name]] for port in catalogue.manifests[name].ports if port.first == port.last}
             for name in sorted(catalogue.manifests)
         },
     }
     kinds: dict[tuple[str, ...], dict[str, Any]] = {}
     hosts: dict[str, Mapping[str, Any]] = {}
-    for node, components in _components_of(placed):
+    for node, components in components_of(placed):
         if components not in kinds:
             kinds[components] = _node_variables([catalogue.manifests[name] for name in components])
         hosts[node.name] = kinds[components]
     for node in nodes:
         hosts.setdefault(node.name, _node_variables([]))
-    return Plan(groups, variables, {node.name: hosts[node.name] for node in nodes})
+    return Plan(groups, variables, defaults, {node.name: hosts[node.name] for node in nodes})
 
 
 def _node_variables(manifests: Sequence[Manifest]) -> dict[str, Any]:

@@ -64,6 +64,10 @@ class Port:
     def shown(self) -> int | str:
         return self.first if self.first == self.last else f"{self.first}-{self.last}"
 
+    def overlaps(self, first: int, last: int, protocol: str) -> bool:
+        """Whether a listener on ``first`` to ``last`` would be in the way."""
+        return protocol == self.protocol and self.first <= last and first <= self.last
+
 
 @dataclass(frozen=True, slots=True)
 class Placement:
@@ -158,9 +162,11 @@ class Plan:
     """What the inventory becomes.
 
     ``groups``: group -> host names, a group for each component of the collection and each node class, empty ones too.
-    ``variables``: of the group ``all``. ``hosts``: host -> its variables; hosts with the same components share the objects.
+    ``variables``: of the group ``all``. ``defaults``: of the chosen components, which anything else that sets one of them
+    overrides. ``hosts``: host -> its variables; hosts with the same components share the objects.
     """
 
     groups: Mapping[str, list[str]]
     variables: Mapping[str, Any]
+    defaults: Mapping[str, Any]
     hosts: Mapping[str, Mapping[str, Any]]

@@ -7,12 +7,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from ipaddress import IPv4Network, IPv6Network
 from typing import Any
 
-from ansible_collections.ashlar.stack.plugins.plugin_utils.site.models import (
-    Networks,
-    Node,
-    Path_,
-    Problem,
-)
+from ansible_collections.ashlar.stack.plugins.plugin_utils.site.models import Networks, Node, Path_, Problem
 from ansible_collections.ashlar.stack.plugins.plugin_utils.site.reading import quoted
 
 PODS = "10.244.0.0/16"
@@ -33,7 +28,8 @@ def parse_networks(raw: Mapping[str, Any], file: str) -> tuple[Networks | None, 
     for name, network in (("pods", pods), ("services", services)):
         unusable = next((other for other in _UNUSABLE if network and network.overlaps(other)), None)
         if unusable:
-            text = f"is {network}, which has addresses of {unusable}, not usable for hosts. Take one of 10.0.0.0/8, 172.16.0.0/12, 192.168.0.0/16."
+            private = "10.0.0.0/8, 172.16.0.0/12 or 192.168.0.0/16"
+            text = f"is {network}, which has addresses of {unusable}, not usable for hosts. Take a network in {private}."
             problems.append(Problem(file, ("networks", name), text))
     if problems or pods is None or services is None:
         return None, problems
@@ -57,8 +53,9 @@ def check_networks(networks: Networks, nodes: Sequence[Node], pod_nodes: int, fi
     if pod_nodes:
         room = 2 ** (NODE_PREFIX - pods.prefixlen) if pods.prefixlen <= NODE_PREFIX else 0
         if room < pod_nodes:
+            found = f"is {pods}, with room for {room} nodes of a /{NODE_PREFIX} each"
             fits = NODE_PREFIX - (pod_nodes - 1).bit_length()
-            text = f"is {pods}, which has room for {room} nodes of a /{NODE_PREFIX} each; there are {pod_nodes}. Allowed: a prefix length of {fits} or less."
+            text = f"{found}; there are {pod_nodes}. Allowed: a prefix length of {fits} or less."
             yield Problem(file, ("networks", "pods"), text)
         if pods.prefixlen < 8:
             yield Problem(file, ("networks", "pods"), f"is {pods}. Allowed: at most 65,536 nodes' networks, a prefix length of 8 or more.")

@@ -10,18 +10,10 @@ from dataclasses import dataclass
 from ipaddress import AddressValueError, IPv4Address, IPv6Address
 from typing import Any
 
-from ansible_collections.ashlar.stack.plugins.plugin_utils.site.models import (
-    NODE_CLASSES,
-    Node,
-    Path_,
-    Problem,
-)
-from ansible_collections.ashlar.stack.plugins.plugin_utils.site.reading import (
-    did_you_mean,
-    listed,
-    quoted,
-)
+from ansible_collections.ashlar.stack.plugins.plugin_utils.site.models import NODE_CLASSES, Node, Path_, Problem
+from ansible_collections.ashlar.stack.plugins.plugin_utils.site.reading import did_you_mean, listed, quoted
 
+LOCALHOST = ("localhost", "127.0.0.1", "::1")
 _LABEL_VALUE = re.compile(r"([A-Za-z0-9]([A-Za-z0-9._-]{0,61}[A-Za-z0-9])?)?")
 _DNS_LABEL = re.compile(r"[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?")
 # What a kubelet may say about itself under Kubernetes' own prefixes
@@ -59,6 +51,10 @@ def parse_nodes(raw: Iterable[RawNode], groups: Collection[str] = ()) -> tuple[l
     nodes: list[Node] = []
     problems: list[Problem] = []
     for host in raw:
+        if host.name in LOCALHOST:
+            text = "is the controller itself, which would be installed on. Remove it: Ansible knows localhost without an entry."
+            problems.append(Problem(host.file, ("hosts", host.name), text))
+            continue
         found = list(_name(host, groups))
         address = _address(host, found)
         classes = _classes(host, found)
@@ -74,13 +70,10 @@ def parse_nodes(raw: Iterable[RawNode], groups: Collection[str] = ()) -> tuple[l
 
 def _name(host: RawNode, groups: Collection[str]) -> Iterable[Problem]:
     allowed = (
-        "Allowed: a name of RFC 1123: labels of 1 to 63 small letters, digits and hyphens, separated by dots, at most 253 characters. "
-        "Rename it, for example to"
+        # RFC 1123 allows longer ones; a host name of Linux and a label of Kubernetes, which a node's name becomes, are no longer.
+        "Allowed: a name of RFC 1123: labels of small letters, digits and hyphens, separated by dots, at most 63 characters in all. Rename it, for example to"
     )
-    if host.name in ("localhost", "127.0.0.1", "::1"):
-        text = "is the controller itself, and would be installed on. Remove it from the inventory: Ansible knows localhost without an entry."
-        yield Problem(host.file, ("hosts", host.name), text)
-    elif len(host.name) > 253 or not all(_DNS_LABEL.fullmatch(label) for label in host.name.split(".")):
+    if len(host.name) > 63 or not all(_DNS_LABEL.fullmatch(label) for label in host.name.split(".")):
         better = re.sub(r"[^a-z0-9.-]+", "-", host.name.lower()).strip("-.")[:63] or "node-1"
         yield Problem(host.file, ("hosts", host.name), f"is not a valid host name. {allowed} {better}.")
     elif all(label.isdigit() for label in host.name.split(".")):
@@ -202,7 +195,8 @@ def _twice(nodes: list[Node]) -> Iterable[Problem]:
             yield Problem(several[1].file, ("hosts", several[1].name, "node_address"), text)
     for name, several in short.items():
         if len(several) > 1:
-            text = f"has the same first label as {listed(node.name for node in several if node is not several[1])}: both hosts would call themselves {name}. Rename one."
+            others = listed(node.name for node in several if node is not several[1])
+            text = f"has the same first label as {others}: both hosts would call themselves {name}. Rename one."
             yield Problem(several[1].file, ("hosts", several[1].name), text)
 
 

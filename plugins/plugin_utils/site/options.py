@@ -9,19 +9,9 @@ from pathlib import Path
 from typing import Any
 
 from ansible.module_utils.common.arg_spec import ArgumentSpecValidator
-from ansible_collections.ashlar.stack.plugins.plugin_utils.site.catalogue import (
-    Catalogue,
-)
-from ansible_collections.ashlar.stack.plugins.plugin_utils.site.models import (
-    Path_,
-    Problem,
-)
-from ansible_collections.ashlar.stack.plugins.plugin_utils.site.reading import (
-    did_you_mean,
-    listed,
-    quoted,
-    top_keys,
-)
+from ansible_collections.ashlar.stack.plugins.plugin_utils.site.catalogue import Catalogue
+from ansible_collections.ashlar.stack.plugins.plugin_utils.site.models import Path_, Problem
+from ansible_collections.ashlar.stack.plugins.plugin_utils.site.reading import did_you_mean, listed, quoted, top_keys
 
 PLAN_VARIABLES = (
     "site_name",
@@ -79,14 +69,14 @@ def check_options(catalogue: Catalogue, chosen: Sequence[str], options: Mapping[
 
 def wrong_value(spec: Mapping[str, Any], limits: Mapping[str, Any], value: Any) -> str:
     """Why ``value`` is not one that the argument spec and the limits allow; empty when it is. Templates are not judged."""
-    if isinstance(value, str) and "{{" in value:
+    if "{{" in str(value):
         return ""
     shown = "a secret value" if spec.get("no_log") else quoted(value)
     kind = spec.get("type", "str")
     allowed = _allowed(spec, limits)
     if value is None:
         return f"is empty. {allowed} Give a value, or remove the line for the default."
-    if kind == "str" and isinstance(value, (list, dict)) or kind in ("str", "int", "float") and isinstance(value, bool):
+    if (kind == "str" and isinstance(value, (list, dict))) or (kind in ("str", "int", "float") and isinstance(value, bool)):
         return f"is {shown}. {allowed}"
     result = ArgumentSpecValidator({"value": {key: part for key, part in spec.items() if key not in ("required", "default")}}).validate({"value": value})
     if result.error_messages:

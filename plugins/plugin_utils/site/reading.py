@@ -5,17 +5,14 @@ from __future__ import annotations
 
 import json
 import os
+from collections.abc import Iterable
 from difflib import get_close_matches
 from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
 import yaml
-from ansible_collections.ashlar.stack.plugins.plugin_utils.site.models import (
-    Path_,
-    Problem,
-    SiteError,
-)
+from ansible_collections.ashlar.stack.plugins.plugin_utils.site.models import Path_, Problem, SiteError
 
 _Loader: Any = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
 
@@ -111,18 +108,18 @@ def line_of(file: str, path: Path_) -> int | None:
     return line or None
 
 
-def did_you_mean(word: str, known: list[str] | tuple[str, ...]) -> str:
+def did_you_mean(word: str, known: Iterable[str]) -> str:
     """`` Did you mean "etcd"?`` with a leading space, or nothing."""
     near = get_close_matches(str(word).lower(), list(known), 1, 0.6)
     return f' Did you mean "{near[0]}"?' if near else ""
 
 
-def listed(words: Any) -> str:
+def listed(words: Iterable[Any], last: str = "and") -> str:
     """``a, b and c``; ``none`` when there are none."""
     words = [str(word) for word in words]
     if not words:
         return "none"
-    return words[0] if len(words) == 1 else f"{', '.join(words[:-1])} and {words[-1]}"
+    return words[0] if len(words) == 1 else f"{', '.join(words[:-1])} {last} {words[-1]}"
 
 
 def quoted(value: Any) -> str:

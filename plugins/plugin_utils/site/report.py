@@ -6,10 +6,7 @@ from __future__ import annotations
 import os
 from collections.abc import Iterable
 
-from ansible_collections.ashlar.stack.plugins.plugin_utils.site.models import (
-    Path_,
-    Problem,
-)
+from ansible_collections.ashlar.stack.plugins.plugin_utils.site.models import Path_, Problem
 from ansible_collections.ashlar.stack.plugins.plugin_utils.site.reading import line_of
 
 

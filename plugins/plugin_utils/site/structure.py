@@ -11,15 +11,8 @@ from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
-from ansible_collections.ashlar.stack.plugins.plugin_utils.site.models import (
-    Path_,
-    Problem,
-)
-from ansible_collections.ashlar.stack.plugins.plugin_utils.site.reading import (
-    did_you_mean,
-    listed,
-    quoted,
-)
+from ansible_collections.ashlar.stack.plugins.plugin_utils.site.models import Path_, Problem
+from ansible_collections.ashlar.stack.plugins.plugin_utils.site.reading import did_you_mean, listed, quoted
 from jsonschema import Draft202012Validator
 from jsonschema.exceptions import ValidationError
 
@@ -58,9 +51,7 @@ def _problems(error: ValidationError, file: str) -> list[Problem]:
             known = sorted(schema.get("properties", {}))
             noun = schema.get("noun", "key")
             return [
-                Problem(file, (*path, key), f"is an unknown {noun}.{did_you_mean(key, known)} Allowed: {listed(known)}.")
-                for key in found
-                if key not in known
+                Problem(file, (*path, key), f"is an unknown {noun}.{did_you_mean(key, known)} Allowed: {listed(known)}.") for key in found if key not in known
             ]
         case "required":
             missing = next(key for key in wanted if key not in found and error.message.startswith(repr(key)))
@@ -72,7 +63,8 @@ def _problems(error: ValidationError, file: str) -> list[Problem]:
             text = f"is {quoted(found)}. Allowed: {quoted(wanted)}."
         case "type":
             kinds = [wanted] if isinstance(wanted, str) else wanted
-            text = f"is {quoted(found)}, {_kind(found)}. Allowed: {allowed or ' or '.join(_TYPES[kind] for kind in kinds)}."
+            shown = "empty" if found is None else f"{quoted(found)}, {_kind(found)}"
+            text = f"is {shown}. Allowed: {allowed or ' or '.join(_TYPES[kind] for kind in kinds)}."
         case "minimum" | "maximum":
             text = f"is {quoted(found)}. Allowed: {allowed or ('at least' if error.validator == 'minimum' else 'at most') + f' {wanted}'}."
         case "minLength" | "minItems" | "minProperties":

@@ -7,21 +7,9 @@ import re
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 
-from ansible_collections.ashlar.stack.plugins.plugin_utils.site.catalogue import (
-    Catalogue,
-)
-from ansible_collections.ashlar.stack.plugins.plugin_utils.site.models import (
-    Problem,
-    Release,
-    Site,
-    SiteError,
-)
-from ansible_collections.ashlar.stack.plugins.plugin_utils.site.reading import (
-    did_you_mean,
-    listed,
-    quoted,
-    read_json,
-)
+from ansible_collections.ashlar.stack.plugins.plugin_utils.site.catalogue import Catalogue
+from ansible_collections.ashlar.stack.plugins.plugin_utils.site.models import Problem, Release, Site, SiteError
+from ansible_collections.ashlar.stack.plugins.plugin_utils.site.reading import did_you_mean, listed, quoted, read_json
 
 INSTALLED = Path("state") / "installed.json"
 """Below the site's folder: ``{"versions": {artifact: version}}``, written at the end of a run that succeeded."""
@@ -53,9 +41,9 @@ def choose_versions(site: Site, release: Release, chosen: Sequence[str], catalog
             problems.append(Problem(file, ("versions",), text))
             continue
         if artifact not in catalogue.artifacts:
-            where = Problem(catalogue.manifests[component].file, ("artifacts",), "")
-            text = f"names {artifact}, which is not in the catalogue.{did_you_mean(artifact, catalogue.artifacts)} Write artifacts/{artifact}/artifact.yml."
-            problems.append(Problem(where.file, where.path, text))
+            hint = did_you_mean(artifact, catalogue.artifacts)
+            text = f"names {artifact}, which is not in the catalogue.{hint} Write artifacts/{artifact}/artifact.yml."
+            problems.append(Problem(catalogue.manifests[component].file, ("artifacts",), text))
             continue
         try:
             offered = catalogue.versions(artifact)
@@ -63,7 +51,8 @@ def choose_versions(site: Site, release: Release, chosen: Sequence[str], catalog
             problems += error.problems
             continue
         if version not in offered:
-            text = f"is {quoted(version)}, which is not in the catalogue. Allowed: {listed(offered)}, the versions in artifacts/{artifact}/artifact.yml."
+            allowed = f"Allowed: {listed(offered)}, the versions in artifacts/{artifact}/artifact.yml."
+            text = f"is {quoted(version)}, which is not in the catalogue. {allowed}"
             problems.append(Problem(file, ("versions", artifact), text))
             continue
         versions[artifact] = version
@@ -82,7 +71,8 @@ def check_upgrade(site: Site, versions: Mapping[str, str], catalogue: Catalogue)
         return
     installed = content.get("versions") if isinstance(content, dict) else None
     if not isinstance(installed, dict):
-        text = 'is not what a run leaves there. Allowed: {"versions": {artifact: version}}. Correct it from the nodes: ls -l /opt/ashlar/*/current.'
+        allowed = '{"versions": {artifact: version}}'
+        text = f"is not what a run leaves there. Allowed: {allowed}. Correct it from the nodes: ls -l /opt/ashlar/*/current."
         yield Problem(str(file), (), text)
         return
     for artifact in STEPWISE:
@@ -98,7 +88,11 @@ def check_upgrade(site: Site, versions: Mapping[str, str], catalogue: Catalogue)
             yield Problem(site.file, path, text)
         elif after != (before[0], before[1] + 1):
             between = [version for version in catalogue.versions(artifact) if _minor(version) == (before[0], before[1] + 1)]
-            hint = f"first to {between[-1]}" if between else f"first to a version {before[0]}.{before[1] + 1}, which has to be added to artifacts/{artifact}/artifact.yml"
+            hint = (
+                f"first to {between[-1]}"
+                if between
+                else f"first to a version {before[0]}.{before[1] + 1}, which has to be added to artifacts/{artifact}/artifact.yml"
+            )
             text = f"{step}, across more than one minor version. Allowed: one minor version at a time. Go {hint}, run site.yml, then on."
             yield Problem(site.file, path, text)
 

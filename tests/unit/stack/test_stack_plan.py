@@ -1,0 +1,262 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What a right site becomes: groups, variables of all hosts, variables of each host."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from ipaddress import IPv4Address
+from pathlib import Path
+from typing import Any
+
+import pytest
+from ansible.errors import AnsibleParserError
+from ansible.inventory.data import InventoryData
+from ansible.parsing.dataloader import DataLoader
+from ansible.template import Templar
+from ansible_collections.ashlar.stack.plugins.inventory import stack as plugin
+from ansible_collections.ashlar.stack.plugins.plugin_utils.site.catalogue import load
+from ansible_collections.ashlar.stack.plugins.plugin_utils.site.choice import in_order
+from ansible_collections.ashlar.stack.plugins.plugin_utils.site.compile import plan_site
+from ansible_collections.ashlar.stack.plugins.plugin_utils.site.models import Manifest, SiteError
+from ansible_collections.ashlar.stack.plugins.plugin_utils.site.nodes import RawNode
+from sites import SITE, inventory_of, write_site
+
+Planned = Callable[..., InventoryData]
+ALL = ["node1", "node2", "node3"]
+WORKER = {"node_address": "192.0.2.14", "node_classes": ["worker"]}
+
+
+@pytest.fixture
+def planned(collection: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Planned:
+    """Plans a site that is right but for what is given, and returns the inventory."""
+    return lambda **changes: inventory_of(write_site(tmp_path / "site", **changes), collection, monkeypatch)
+
+
+def members(inventory: InventoryData, group: str) -> list[str]:
+    return [host.name for host in inventory.groups[group].get_hosts()]
+
+
+def shared(inventory: InventoryData) -> dict[str, Any]:
+    return dict(inventory.groups["all"].vars)
+
+
+def test_each_component_and_class_is_a_group_and_what_is_not_chosen_is_empty(planned: Planned) -> None:
+    inventory = planned(nodes={"node4": WORKER})
+    assert members(inventory, "control") == ALL
+    assert members(inventory, "worker") == [*ALL, "node4"]
+    assert members(inventory, "etcd") == ALL
+    assert members(inventory, "flannel") == [*ALL, "node4"]
+    for empty in ("othernet", "sample", "edge", "storage"):
+        assert members(inventory, empty) == []
+
+
+def test_the_graph_shows_components_in_the_order_they_go_down(planned: Planned) -> None:
+    groups = list(planned().groups)
+    order = [name for name in groups if name in ("base", "containerd", "etcd", "flannel", "kubernetes_node", "metrics_server", "othernet")]
+    assert order == ["base", "containerd", "etcd", "flannel", "kubernetes_node", "metrics_server", "othernet"]
+
+
+def test_counts_place_a_component_on_the_first_nodes_of_its_class(planned: Planned) -> None:
+    inventory = planned(site={"extras": ["sample"]})
+    assert members(inventory, "metrics_server") == ["node1", "node2"]
+    assert members(inventory, "sample") == ["node1"]
+
+
+def test_variables_of_all_hosts(planned: Planned, tmp_path: Path) -> None:
+    variables = shared(planned(nodes={"node3": {"node_zone": "b", "node_labels": {"disk": "ssd"}}}))
+    assert variables["site_name"] == "prod"
+    assert variables["site_domain"] == "prod.example.com"
+    assert variables["site_stack"] == "tectonic"
+    assert variables["site_release"] == "2026.11"
+    assert variables["site_directory"] == str(tmp_path / "site")
+    assert variables["site_credentials"] == str(tmp_path / "site" / "credentials")
+    assert variables["site_networks"] == {"pods": "10.244.0.0/16", "services": "10.96.0.0/16", "services_first": "10.96.0.1", "admin": ["0.0.0.0/0"]}
+    assert variables["site_nodes"]["node1"] == {"address": "192.0.2.11", "classes": ["control", "worker"], "zone": "", "labels": {}}
+    assert variables["site_nodes"]["node3"] == {"address": "192.0.2.13", "classes": ["control", "worker"], "zone": "b", "labels": {"disk": "ssd"}}
+    assert variables["site_components"][:3] == ["base", "containerd", "etcd"]
+    assert variables["artifact_versions"]["kubernetes"] == "1.36.3"
+    assert set(variables["artifact_versions"]) == {"containerd", "coredns", "etcd", "flannel", "haproxy", "kubernetes"}
+    assert variables["component_nodes"]["etcd"] == ALL
+    assert variables["component_nodes"]["othernet"] == []
+    assert variables["component_addresses"]["metrics_server"] == ["192.0.2.11", "192.0.2.12"]
+    assert variables["endpoints"]["etcd"]["client"] == ["192.0.2.11:2379", "192.0.2.12:2379", "192.0.2.13:2379"]
+    assert "node-ports" not in variables["endpoints"]["kubernetes_node"], "a range is not an endpoint"
+
+
+def test_variables_of_one_host(planned: Planned) -> None:
+    inventory = planned(nodes={"node4": WORKER})
+    control, worker = inventory.hosts["node1"].vars, inventory.hosts["node4"].vars
+    assert worker["node_components"] == ["base", "containerd", "coredns", "flannel", "api_balancer", "kubernetes_node"]
+    assert worker["node_artifacts"] == ["containerd", "coredns", "flannel", "haproxy", "kubernetes"]
+    assert worker["node_certificates"] == [] == worker["node_health"] == worker["node_authorities"]
+    assert {"component": "kubernetes_node", "name": "node-ports", "port": "30000-32767", "protocol": "tcp", "from": ["any"]} in worker["node_ports"]
+    assert {"component": "etcd", "name": "peer", "port": 2380, "protocol": "tcp", "from": ["etcd"]} in control["node_ports"]
+    assert control["node_authorities"] == ["etcd", "kubernetes"]
+    assert [(check["component"], check["name"]) for check in control["node_health"]] == [("etcd", "etcd answers")]
+
+
+def test_certificates_and_health_checks_are_templates_of_the_host(planned: Planned) -> None:
+    variables = planned().hosts["node2"].vars
+    templar = Templar(loader=DataLoader(), variables={**variables, "inventory_hostname": "node2"})
+    certificate = templar.template(variables["node_certificates"])[0]
+    assert (certificate["common_name"], certificate["addresses"]) == ("node2", ["192.0.2.12"])
+    assert templar.template(variables["node_health"])[0]["url"] == "https://192.0.2.12:2379/health"
+
+
+def test_options_and_defaults_are_variables_of_all_hosts(planned: Planned) -> None:
+    variables = shared(planned(site={"options": {"etcd": {"etcd_snapshot_keep": 3}}}))
+    assert variables["etcd_snapshot_keep"] == 3
+    assert variables["etcd_log_level"] == "info"
+    templar = Templar(loader=DataLoader(), variables=variables)
+    assert templar.template(variables["kubernetes_control_cluster_domain"]) == "cluster.prod.example.com"
+
+
+def test_a_variable_of_the_node_file_is_not_overridden_by_a_default(planned: Planned) -> None:
+    nodes = "all:\n  vars: {etcd_log_level: debug}\n  hosts:\n    node1: {node_address: 192.0.2.11, node_classes: [control, worker]}\n"
+    assert shared(planned(nodes_text=nodes))["etcd_log_level"] == "debug"
+
+
+def test_an_option_may_be_a_template(planned: Planned) -> None:
+    variables = shared(planned(site={"options": {"etcd": {"etcd_snapshot_keep": "{{ 3 + 4 }}"}}}))
+    assert Templar(loader=DataLoader(), variables=variables).template(variables["etcd_snapshot_keep"]) == 7
+
+
+def test_a_site_overrides_slots_networks_and_versions(planned: Planned) -> None:
+    networks = {"pods": "172.16.0.0/16", "services": "172.20.0.0/20", "admin": ["203.0.113.0/24", "198.51.100.7/32"]}
+    inventory = planned(site={"slots": {"overlay": "othernet", "monitoring": []}, "networks": networks, "versions": {"etcd": "3.6.8"}})
+    variables = shared(inventory)
+    assert members(inventory, "othernet") == ALL
+    assert members(inventory, "flannel") == []
+    assert members(inventory, "metrics_server") == []
+    assert variables["site_networks"] == {**networks, "services_first": "172.20.0.1"}
+    assert variables["artifact_versions"]["etcd"] == "3.6.8"
+
+
+def test_a_stack_with_one_component_is_a_site(planned: Planned) -> None:
+    own = {"stacks/only_etcd.yml": "name: only_etcd\ndescription: A key-value store and nothing else.\nslots: {key_value: etcd}\n"}
+    inventory = planned(site={"stack": "only_etcd"}, files=own, nodes={name: {"node_classes": ["control"]} for name in ALL})
+    assert shared(inventory)["site_components"] == ["base", "etcd"]
+    assert shared(inventory)["artifact_versions"] == {"etcd": "3.7.3"}
+
+
+def test_stack_and_release_beside_the_site_come_before_the_collections(planned: Planned) -> None:
+    own = {
+        "stacks/tectonic.yml": "name: tectonic\ndescription: A key-value store and nothing else.\nslots: {key_value: etcd}\n",
+        "releases/2026.11.yml": 'versions: {etcd: "3.5.21"}\n',
+    }
+    variables = shared(planned(files=own))
+    assert variables["site_components"] == ["base", "etcd"]
+    assert variables["artifact_versions"] == {"etcd": "3.5.21"}
+
+
+@pytest.mark.parametrize(
+    ("installed", "chosen"),
+    [("1.35.4", "1.36.3"), ("1.36.3", "1.36.3"), ("1.36.9", "1.36.3")],
+    ids=["the next minor version", "the same", "back by a patch version"],
+)
+def test_steps_that_kubernetes_survives(planned: Planned, installed: str, chosen: str) -> None:
+    inventory = planned(files={"state/installed.json": f'{{"versions": {{"kubernetes": "{installed}"}}}}'})
+    assert shared(inventory)["artifact_versions"]["kubernetes"] == chosen
+
+
+def test_a_node_is_described_by_group_vars_host_vars_and_templates_too(planned: Planned) -> None:
+    inventory = planned(
+        nodes_text="""
+all:
+  vars: {node_classes: [worker]}
+  hosts:
+    node1: {ansible_host: 192.0.2.11, node_classes: [control]}
+    node2: {ansible_host: 192.0.2.12}
+    node3: {}
+  children:
+    racks: {hosts: {node2: {}}, vars: {node_zone: r1}}
+""",
+        files={"group_vars/all.yml": 'node_address: "{{ ansible_host }}"\n', "host_vars/node3.yml": "node_address: 192.0.2.13\nnode_labels: {disk: ssd}\n"},
+    )
+    nodes = shared(inventory)["site_nodes"]
+    assert nodes["node1"] == {"address": "192.0.2.11", "classes": ["control"], "zone": "", "labels": {}}
+    assert nodes["node2"] == {"address": "192.0.2.12", "classes": ["worker"], "zone": "r1", "labels": {}}
+    assert nodes["node3"] == {"address": "192.0.2.13", "classes": ["worker"], "zone": "", "labels": {"disk": "ssd"}}
+
+
+def test_the_default_credentials_of_a_run_are_accepted(planned: Planned) -> None:
+    files = {"credentials/authorities/etcd/ca.key": "k", "credentials/authorities/etcd/ca.crt": "c"}
+    planned(files=files, modes={"credentials": "0700", "credentials/authorities/etcd/ca.key": "0600", "credentials/authorities/etcd/ca.crt": "0644"})
+
+
+def test_group_vars_may_set_known_options_and_what_is_nobodys(planned: Planned) -> None:
+    planned(files={"group_vars/all.yml": "etcd_snapshot_keep: 3\nansible_user: admin\nour_own: 1\nkubernetes_colour: blue\n"})
+
+
+def test_an_encrypted_group_vars_file_is_passed_over(tmp_path: Path, collection: Path) -> None:
+    (tmp_path / "group_vars").mkdir()
+    (tmp_path / "group_vars" / "all.yml").write_text("$ANSIBLE_VAULT;1.1;AES256\n6162\n")
+    (tmp_path / "20-stack.yml").write_text("")
+    plan_site(load(collection), SITE, tmp_path / "20-stack.yml", raw_nodes(3))
+
+
+def test_what_is_claimed(tmp_path: Path) -> None:
+    site = write_site(tmp_path / "site", files={"credentials/ca.key": "", "state/installed.json": "{}", "stacks/ours.yml": "", "other/file.yml": ""})
+    reader = plugin.InventoryModule()
+    claimed = ["20-stack.yml", "credentials/ca.key", "state/installed.json", "stacks/ours.yml"]
+    assert [name for name in (*claimed, "10-nodes.yml", "other/file.yml") if reader.verify_file(str(site / name))] == claimed
+    foreign = tmp_path / "aws-stack.yml"
+    foreign.write_text("plugin: amazon.aws.aws_ec2\nstack: 1\n")
+    assert not reader.verify_file(str(foreign))
+    foreign.write_text("all: {hosts: {}}\n")
+    assert not reader.verify_file(str(foreign))
+
+
+def test_a_program_is_ended_even_where_ansible_would_go_on(planned: Planned, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(AnsibleParserError, match="no host was touched"):
+        planned(site={"stack": "none"})
+    monkeypatch.setattr(plugin.context, "CLIARGS", {"inventory": ["x"]})
+    with pytest.raises(SystemExit) as ended:
+        planned(site={"stack": "none"})
+    assert ended.value.code == 4
+    assert 'is "none", an unknown stack.' in capsys.readouterr().err
+
+
+def test_circles_of_requirements_still_have_an_order() -> None:
+    def manifest(name: str, layer: str, *requires: str) -> Manifest:
+        return Manifest(name, name, layer, "", requires=requires)
+
+    manifests = {
+        "late": manifest("late", "management"),
+        "after": manifest("after", "network", "zero"),
+        "zero": manifest("zero", "network"),
+        "chicken": manifest("chicken", "base", "egg"),
+        "egg": manifest("egg", "base", "chicken"),
+    }
+    assert in_order(manifests, manifests) == ["chicken", "egg", "zero", "after", "late"]
+
+
+def test_five_thousand_nodes_are_planned_in_seconds(collection: Path, tmp_path: Path) -> None:
+    (tmp_path / "20-stack.yml").write_text("")
+    site = {**SITE, "networks": {"pods": "11.0.0.0/8"}}
+    started = time.monotonic()
+    plan = plan_site(load(collection), site, tmp_path / "20-stack.yml", raw_nodes(5000))
+    assert time.monotonic() - started < 5
+    assert len(plan.groups["flannel"]) == 5000
+    assert len({id(variables) for variables in plan.hosts.values()}) == 3, "hosts of one kind share their variables"
+
+
+def test_a_manifest_that_names_a_port_of_a_component_that_is_not_there_is_said_with_all_others(collection: Path, tmp_path: Path) -> None:
+    for name in ("first", "second"):
+        (tmp_path / "roles" / name / "meta").mkdir(parents=True)
+        (tmp_path / "roles" / name / "meta" / "component.yml").write_text("description: Something or other.\nlayer: top\n")
+    (tmp_path / "schemas").symlink_to(collection / "schemas")
+    (tmp_path / "stacks").symlink_to(collection / "stacks")
+    with pytest.raises(SiteError) as caught:
+        load(tmp_path)
+    assert len(caught.value.problems) == 2
+
+
+def raw_nodes(count: int) -> list[RawNode]:
+    """``count`` nodes, the first three of which are control nodes."""
+    first = IPv4Address("10.1.0.1")
+    return [
+        RawNode(f"node-{number}", {"node_address": str(first + number), "node_classes": ["control", "worker"] if number < 3 else ["worker"]}, "10-nodes.yml")
+        for number in range(count)
+    ]
