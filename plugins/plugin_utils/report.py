@@ -1,0 +1,412 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What a run says to the person who started it: lines made from records, without knowing where they are printed.
+
+Lines are plain text; what is emphasised goes through a L(Paint), which tests and pipes leave out.
+"""
+
+from __future__ import annotations
+
+import re
+import shlex
+import textwrap
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+Paint = Callable[[str, str], str]
+"""Text and one of the styles C(title), C(good), C(changed), C(bad), C(muted) to text."""
+
+WIDTH = 100
+_MOST_ROWS = 30
+_MOST_CAUSE_LINES = 30
+_LAST_OUTPUT_LINES = 8
+_NAME_WIDTH = 26
+_SECRET = re.compile(r"(?i)(pass|secret|token|key|credential)[^=:]*[=:]")
+
+# How modules say what they changed: key of the result to the verb, in the order in which it is told.
+_CHANGES = {
+    "artifacts": "installed",
+    "packages": "installed",
+    "issued": "issued",
+    "changed_paths": "wrote",
+    "written": "wrote",
+    "dest": "wrote",
+    "removed_paths": "removed",
+    "removed": "removed",
+    "started": "started",
+    "restarted": "restarted",
+    "reloaded": "reloaded",
+    "stopped": "stopped",
+}
+
+
+def plain(text: str, _style: str) -> str:
+    """The L(Paint) of pipes and files."""
+    return text
+
+
+@dataclass
+class Task:
+    """One task of a play on all of its hosts; seconds are of the whole and of each host."""
+
+    play: str
+    name: str
+    started: float
+    seconds: float = 0.0
+    hosts: dict[str, float] = field(default_factory=dict)
+    changes: dict[str, str] = field(default_factory=dict)
+    failed: int = 0
+
+
+@dataclass
+class Play:
+    """A play that had hosts: how long it took and what it did."""
+
+    name: str
+    started: float
+    seconds: float = 0.0
+    tasks: list[Task] = field(default_factory=list)
+
+    @property
+    def hosts(self) -> set[str]:
+        return {host for task in self.tasks for host in task.hosts}
+
+    @property
+    def changed(self) -> int:
+        return sum(len(task.changes) for task in self.tasks)
+
+    @property
+    def failed(self) -> int:
+        return sum(task.failed for task in self.tasks)
+
+
+@dataclass(frozen=True)
+class Cause:
+    """Why a task failed, and what to do about it; without a remedy of its own, C(remedy) is empty."""
+
+    message: str
+    remedy: str = ""
+
+
+@dataclass(frozen=True)
+class Failure:
+    """A task that ended a host's run. `where` is the file and line of the task."""
+
+    host: str
+    address: str
+    task: str
+    where: str
+    causes: tuple[Cause, ...]
+    unreachable: bool = False
+
+
+def duration(seconds: float) -> str:
+    if seconds < 59.95:
+        return f"{seconds:.1f} s"
+    minutes, rest = divmod(round(seconds), 60)
+    if minutes < 60:
+        return f"{minutes} min {rest:02d} s"
+    return f"{minutes // 60} h {minutes % 60:02d} min"
+
+
+def count(number: int, noun: str) -> str:
+    return f"{number} {noun}{'' if number == 1 else 's'}"
+
+
+def some(names: Iterable[str], most: int = 3) -> str:
+    """The first of many names, and how many more there are."""
+    listed = list(names)
+    if len(listed) <= most + 1:
+        return ", ".join(listed)
+    return f"{', '.join(listed[:most])} and {len(listed) - most} more"
+
+
+def layer_and_name(play: str) -> tuple[str, str]:
+    """C(orchestration | kubernetes_control) is a component of a layer; any other name is a layer of its own."""
+    layer, bar, name = play.partition(" | ")
+    return (layer.strip(), name.strip()) if bar else ("", play.strip())
+
+
+def describe_change(result: Mapping[str, Any], most: int = 2) -> str:
+    """What a result says that it changed, such as C(wrote /etc/etcd/etcd.env; restarted etcd.service); empty when it does not say."""
+    told: dict[str, list[str]] = {}
+    for key, verb in _CHANGES.items():
+        value = result.get(key)
+        if isinstance(value, str):
+            value = [value]
+        elif isinstance(value, Mapping):
+            value = [
+                f"{name} {detail['to']}" if isinstance(detail, Mapping) and "to" in detail else str(name) for name, detail in value.items()
+            ]
+        if isinstance(value, Sequence) and value:
+            told.setdefault(verb, []).extend(str(each) for each in value)
+    return "; ".join(f"{verb} {some(names, most)}" for verb, names in told.items())
+
+
+def play_line(play: Play, paint: Paint) -> str:
+    """What became of a play, in one line."""
+    layer, name = layer_and_name(play.name)
+    hosts = count(len(play.hosts), "host")
+    if play.failed:
+        outcome, style = f"{play.failed} failed", "bad"
+    elif play.changed:
+        outcome, style = f"{play.changed} changed", "changed"
+    else:
+        outcome, style = "ok", "good"
+    indent = "  " if layer else ""
+    label = f"{indent}{name}".ljust(_NAME_WIDTH)
+    return f"{label} {hosts:<12}{paint(outcome.ljust(14), style)}{duration(play.seconds):>12}"
+
+
+def change_lines(play: Play, paint: Paint, width: int = WIDTH) -> list[str]:
+    """What a play changed, by task; hosts on which the same was done are told together."""
+    lines = []
+    for task in play.tasks:
+        together: dict[str, list[str]] = {}
+        for host, change in task.changes.items():
+            together.setdefault(change, []).append(host)
+        for change, hosts in together.items():
+            everywhere = len(hosts) == len(play.hosts) and len(hosts) > 1
+            on = "" if everywhere else f" ({some(sorted(hosts))})"
+            lines += [paint(line, "changed") for line in _wrap(f"{task.name}{on}", width, "    ~ ", "      ")]
+            lines += [paint(line, "muted") for line in _wrap(change, width, "      ", "      ")]
+    return lines
+
+
+def causes_of(result: Mapping[str, Any]) -> tuple[Cause, ...]:
+    """Why a task failed, from its result: problems with remedies, failed items, a message, or the end of what a program printed."""
+    if "censored" in result:
+        return (Cause("the result is hidden, for it may hold secrets (no_log)", "run the task's command by hand to see it"),)
+    problems = result.get("problems")
+    if isinstance(problems, Sequence) and problems and all(isinstance(problem, Mapping) for problem in problems):
+        return tuple(Cause(str(problem.get("message", "")), str(problem.get("remedy") or "")) for problem in problems)
+    items = [item for item in result.get("results") or () if isinstance(item, Mapping) and (item.get("failed") or item.get("unreachable"))]
+    if items:
+        return tuple(
+            Cause(f"{_item(item)}: {cause.message}", cause.remedy) for item in items for cause in causes_of({**item, "results": ()})
+        )
+    remedy = str(result.get("remedy") or "")
+    message = str(result.get("msg") or result.get("reason") or "").strip()
+    for prefix in ("Task failed: ", "Action failed: ", "Module failed: "):
+        message = message.removeprefix(prefix)
+    printed = [
+        line
+        for key in ("stderr", "stdout", "module_stderr", "module_stdout")
+        for line in str(result.get(key) or "").strip().splitlines()[-_LAST_OUTPUT_LINES:]
+        if line.strip() and line.strip() not in message
+    ]
+    return (Cause("\n".join([message or "the task failed without a message", *printed]), remedy),)
+
+
+def _item(item: Mapping[str, Any]) -> str:
+    if item.get("_ansible_no_log"):
+        return "an item that is hidden (no_log)"
+    return str(item.get("_ansible_item_label", item.get("item", "")))
+
+
+def unreachable_cause(result: Mapping[str, Any], host: str, address: str) -> Cause:
+    """A host that did not answer: the transport's own last words, and what to look at."""
+    message = str(result.get("msg") or "").strip().removeprefix("Task failed: ")
+    said = [line for line in message.splitlines() if line.strip()]
+    return Cause(
+        said[-1] if said else "no answer",
+        f"see that the machine runs and that its SSH server answers at {address or host}; to go on without it: --limit '!{host}'",
+    )
+
+
+def failure_summary(failures: Sequence[Failure], hosts: int, command: str, paint: Paint, width: int = WIDTH) -> list[str]:
+    """The last thing on the screen when a run failed: by host, what failed, why, what to do, and the command to run again."""
+    failed = list(dict.fromkeys(failure.host for failure in failures))
+    lines = ["", paint(f"Failed on {len(failed)} of {count(hosts, 'host')}", "bad")]
+    together: dict[tuple[str, str, tuple[Cause, ...], bool], list[Failure]] = {}
+    for failure in failures:
+        together.setdefault((failure.task, failure.where, failure.causes, failure.unreachable), []).append(failure)
+    for (task, where, causes, unreachable), same in together.items():
+        who = some((f"{each.host} ({each.address})" if each.address else each.host for each in same), 8)
+        lines += ["", paint(who + (" could not be reached" if unreachable else ""), "title")]
+        lines += _labelled("task", task, width)
+        if where and not unreachable:
+            lines += _labelled("where", where, width)
+        for cause in causes:
+            lines += _labelled("cause", _shortened(cause.message), width)
+            if cause.remedy:
+                lines += _labelled("remedy", cause.remedy, width)
+    lines += ["", "When that is put right, run it again; it goes on from where it stopped:", f"  {command}", ""]
+    return lines
+
+
+def _shortened(text: str) -> str:
+    lines = text.splitlines()
+    if len(lines) <= _MOST_CAUSE_LINES:
+        return text
+    return "\n".join([*lines[:_MOST_CAUSE_LINES], f"... {len(lines) - _MOST_CAUSE_LINES} more lines; -v shows them"])
+
+
+def _labelled(label: str, text: str, width: int) -> list[str]:
+    lines = []
+    for number, line in enumerate(text.splitlines() or [""]):
+        indent = len(line) - len(line.lstrip())
+        first = f"  {label if number == 0 else '':<8}" + " " * indent
+        lines += _wrap(line.strip(), width, first, " " * (10 + indent))
+    return lines
+
+
+def _wrap(text: str, width: int, first: str, following: str) -> list[str]:
+    """Wrapped between words only: paths, addresses and commands stay whole, so that they can be copied."""
+    if not text:
+        return []
+    return textwrap.wrap(text, width, initial_indent=first, subsequent_indent=following, break_long_words=False, break_on_hyphens=False)
+
+
+def again(arguments: Sequence[str]) -> str:
+    """The command that started this run. Values of variables that look like secrets are left out."""
+    shown = []
+    for position, argument in enumerate(arguments):
+        flag, value = _extra_variables(arguments[position - 1] if position else "", argument)
+        if value and _SECRET.search(value):
+            shown.append(f"{flag}...")
+        else:
+            shown.append(shlex.quote(argument.rpartition("/")[2] if position == 0 else argument))
+    return " ".join(shown)
+
+
+def _extra_variables(before: str, argument: str) -> tuple[str, str]:
+    """The part of an argument that is a flag and the part that gives variables; the latter is empty for all other arguments."""
+    if before in ("-e", "--extra-vars"):
+        return "", argument
+    for flag in ("--extra-vars=", "-e"):
+        if argument.startswith(flag):
+            return flag, argument[len(flag) :]
+    return "", ""
+
+
+def table(rows: Sequence[Mapping[str, Any]], paint: Paint, width: int = WIDTH) -> list[str]:
+    """Rows with the same keys as columns; the last column may be cut, and a long table is."""
+    if not rows:
+        return []
+    columns = list(rows[0])
+    texts = [[_text(row.get(column, "")) for column in columns] for row in rows[:_MOST_ROWS]]
+    widths = [max(len(column), *(len(row[number]) for row in texts)) for number, column in enumerate(columns)]
+    heading = "  ".join(column.ljust(size) for column, size in zip(columns, widths, strict=True)).rstrip()
+    lines = [paint(f"  {heading}"[:width], "muted")]
+    lines += ["  " + "  ".join(text.ljust(size) for text, size in zip(row, widths, strict=True)).rstrip() for row in texts]
+    lines = [lines[0], *(line if len(line) <= width else f"{line[: width - 3]}..." for line in lines[1:])]
+    if len(rows) > _MOST_ROWS:
+        lines.append(f"  ... and {len(rows) - _MOST_ROWS} more")
+    return lines
+
+
+def _text(value: Any) -> str:
+    if isinstance(value, bool):
+        return "yes" if value else "no"
+    if isinstance(value, Sequence) and not isinstance(value, str):
+        return ", ".join(str(each) for each in value)
+    return str(value)
+
+
+def section(title: str, content: Any, paint: Paint, width: int = WIDTH) -> list[str]:
+    """A part of the closing page: pairs as two columns, rows as a table, anything else as text."""
+    lines = ["", paint(title, "title")]
+    if isinstance(content, Mapping):
+        size = max((len(str(key)) for key in content), default=0)
+        for key, value in content.items():
+            lines += _wrap(_text(value), width, f"  {str(key).ljust(size)}  ", " " * (size + 4))
+    elif isinstance(content, Sequence) and not isinstance(content, str) and all(isinstance(row, Mapping) for row in content):
+        lines += table(content, paint, width)
+    else:
+        for line in _text(content).splitlines():
+            lines += _wrap(line, width, "  ", "  ")
+    return lines
+
+
+def page_sections(page: Any) -> dict[str, Any]:
+    """The custom stat C(ashlar_page) as title to content: given as a dictionary, or as a list of them."""
+    if isinstance(page, Mapping):
+        return {str(title): content for title, content in page.items()}
+    if isinstance(page, Sequence) and not isinstance(page, str):
+        return {title: content for part in page if isinstance(part, Mapping) for title, content in page_sections(part).items()}
+    return {}
+
+
+def node_rows(nodes: Mapping[str, Any], component_nodes: Mapping[str, Sequence[str]]) -> list[dict[str, Any]]:
+    """The table of a site's nodes, from its C(site_nodes) and C(component_nodes)."""
+    counts: dict[str, int] = {}
+    for names in component_nodes.values():
+        for name in names:
+            counts[name] = counts.get(name, 0) + 1
+    return [
+        {
+            "name": name,
+            "address": node.get("address", ""),
+            "classes": list(node.get("classes") or ()),
+            "components": counts.get(name, 0),
+        }
+        for name, node in nodes.items()
+    ]
+
+
+def figures(
+    plays: Sequence[Play], seconds: float, changed: Mapping[str, int], paint: Paint, width: int = WIDTH, slowest: int = 5
+) -> list[str]:
+    """How long it took, where the time went, how much was done."""
+    tasks = [task for play in plays for task in play.tasks]
+    per_host = host_tasks(plays)
+    total = {"time": duration(seconds)}
+    if per_host:
+        busiest = max(per_host, key=lambda host: per_host[host])
+        total["host-tasks"] = f"{sum(per_host.values())}, at most {per_host[busiest]} on one host ({busiest})"
+    did = {host: number for host, number in changed.items() if number}
+    total["changed"] = some((f"{host} {number}" for host, number in did.items()), 12) if did else "nothing"
+    lines = section("This run", total, paint, width)
+    longest = [task for task in sorted(tasks, key=lambda task: -task.seconds)[:slowest] if task.seconds >= 0.05]
+    if longest:
+        lines += ["", paint("Slowest tasks", "title")]
+        for task in longest:
+            lines += _wrap(f"{task.play}: {task.name}", width, f"  {duration(task.seconds):>12}  ", " " * 16)
+    return lines
+
+
+def host_tasks(plays: Sequence[Play]) -> dict[str, int]:
+    """Host -> number of tasks that ran (or were skipped) there."""
+    counts: dict[str, int] = {}
+    for play in plays:
+        for task in play.tasks:
+            for host in task.hosts:
+                counts[host] = counts.get(host, 0) + 1
+    return counts
+
+
+def timings(plays: Sequence[Play], playbook: str, seconds: float, stats: Mapping[str, Mapping[str, int]]) -> dict[str, Any]:
+    """Everything that was measured, for machines. All times are seconds; tasks are in the order in which they ran."""
+    per_host = host_tasks(plays)
+    return {
+        "playbook": playbook,
+        "seconds": round(seconds, 3),
+        "plays": [{"name": play.name, "seconds": round(play.seconds, 3)} for play in plays],
+        "tasks": [
+            {
+                "play": task.play,
+                "name": task.name,
+                "seconds": round(task.seconds, 3),
+                "hosts": {host: round(taken, 3) for host, taken in task.hosts.items()},
+                "changed": sorted(task.changes),
+            }
+            for play in plays
+            for task in play.tasks
+        ],
+        "hosts": {host: {"host_tasks": per_host.get(host, 0), **dict(numbers)} for host, numbers in stats.items()},
+    }
+
+
+def recap_line(host: str, numbers: Mapping[str, int]) -> str:
+    """The line in which tools look for what happened on a host, in the form that ansible-playbook has always had."""
+    shown = {
+        "ok": numbers["ok"],
+        "changed": numbers["changed"],
+        "unreachable": numbers["unreachable"],
+        "failed": numbers["failures"],
+        "skipped": numbers["skipped"],
+        "rescued": numbers["rescued"],
+        "ignored": numbers["ignored"],
+    }
+    return f"{host:<{_NAME_WIDTH}} : " + " ".join(f"{name}={number:<4}" for name, number in shown.items()).rstrip()
