@@ -108,7 +108,7 @@ def read_roles(root: Path) -> dict[str, Role]:
             continue
         if manifest and manifest.get("layer") not in LAYERS:
             raise DocsError(f"{manifest_file}: layer is {manifest.get('layer')!r}; allowed are {', '.join(LAYERS)}.")
-        objects = tuple(sorted(path.name for path in (folder / "objects").glob("*.yml")))
+        objects = tuple(sorted(path.name for path in (folder / "objects").glob("*.yml*")))
         roles[folder.name] = Role(folder.name, specs, manifest, objects)
     return roles
 
