@@ -126,12 +126,13 @@ class InventoryModule(BaseInventoryPlugin):
     """The thin shell around ``plan_site``: reads the inventory, writes the plan into it."""
 
     NAME = NAME
+    inventory: Any  # Ansible declares it optional, for the time before parse() is called
 
     def verify_file(self, path: str) -> bool:
         """Whether ``path`` is a site file, or lies in a folder of a site that is no inventory."""
         if in_site_folder(path):
             return True
-        if not super().verify_file(path) or not path.endswith(SUFFIXES):
+        if not path.endswith(SUFFIXES) or not os.access(path, os.R_OK):
             return False
         with open(path, encoding="utf-8", errors="replace") as file:
             keys = dict(re.findall(r"^(plugin|stack)\s*:\s*[\"']?([\w.-]*)", file.read(), re.MULTILINE))

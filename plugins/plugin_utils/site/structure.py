@@ -43,7 +43,8 @@ def _validator(file: Path) -> Draft202012Validator:
 def _problems(error: ValidationError, file: str) -> list[Problem]:
     path: Path_ = tuple(error.absolute_path)
     schema: dict[str, Any] = error.schema if isinstance(error.schema, dict) else {}
-    found, wanted = error.instance, error.validator_value
+    found: Any = error.instance
+    wanted: Any = error.validator_value
     # A key that the schema does not know stands there as itself; `allowed` in words beats anything generated from the keyword.
     allowed = schema.get("errorMessage")
     match error.validator:
