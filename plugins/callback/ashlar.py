@@ -43,16 +43,18 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from ansible import constants, context
+from ansible import constants as ansible_constants
+from ansible import context
 from ansible.plugins.callback import CallbackBase
 from ansible.utils.color import stringc
 from ansible_collections.ashlar.stack.plugins.plugin_utils import report
 
+_CONSTANTS: Any = ansible_constants  # its names are made at run time
 _STYLES = {
     "title": "bright blue",
-    "good": constants.COLOR_OK,
-    "changed": constants.COLOR_CHANGED,
-    "bad": constants.COLOR_ERROR,
+    "good": _CONSTANTS.COLOR_OK,
+    "changed": _CONSTANTS.COLOR_CHANGED,
+    "bad": _CONSTANTS.COLOR_ERROR,
     "muted": "dark gray",
 }
 _REFRESH_SECONDS = 0.5
@@ -63,7 +65,7 @@ _ERASE = "\r\x1b[K"
 
 def paint(text: str, style: str) -> str:
     """Colours where there are colours; see the report for the styles."""
-    return stringc(text, _STYLES[style])
+    return str(stringc(text, _STYLES[style]))
 
 
 class Ticker:
@@ -167,8 +169,9 @@ class CallbackModule(CallbackBase):
         self._begun: dict[tuple[str, str], float] = {}
         self._failures: list[report.Failure] = []
         terminal = sys.stdout.isatty() and os.environ.get("TERM", "dumb") != "dumb"
-        self._width = max(60, min(report.WIDTH, self._display.columns)) if terminal else report.WIDTH
-        self._ticker = Ticker(terminal, sys.stdout.fileno() if hasattr(sys.stdout, "fileno") else 1, self._display.columns)
+        columns = int(getattr(self._display, "columns", None) or report.WIDTH)
+        self._width = max(60, min(report.WIDTH, columns)) if terminal else report.WIDTH
+        self._ticker = Ticker(terminal, sys.stdout.fileno() if hasattr(sys.stdout, "fileno") else 1, columns)
         if terminal:
             self._give_way()
 
@@ -185,7 +188,7 @@ class CallbackModule(CallbackBase):
                 self._ticker.erase()
                 return display(*arguments, **options)
 
-        self._display.display = without_live_line
+        self._display.display = without_live_line  # type: ignore[method-assign]
 
     def _print(self, *lines: str) -> None:
         for line in lines:

@@ -9,6 +9,7 @@ from __future__ import annotations
 import ipaddress
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import asdict, dataclass, field
+from typing import Any
 
 from ansible_collections.ashlar.stack.plugins.module_utils.preflight_host import Host, Listener, Peer, Process
 
@@ -56,7 +57,7 @@ class Port:
     protocol: str
 
     @classmethod
-    def parse(cls, given: dict) -> Port:
+    def parse(cls, given: dict[str, Any]) -> Port:
         first, _dash, last = str(given["port"]).partition("-")
         return cls(given["component"], given["name"], int(first), int(last or first), given.get("protocol") or "tcp")
 

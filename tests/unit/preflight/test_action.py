@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import inspect
+from typing import Any
 
 import yaml
 from ansible_collections.ashlar.stack.plugins.action.preflight import choose_peers, message
@@ -13,7 +14,7 @@ from ansible_collections.ashlar.stack.plugins.modules import preflight as module
 NODES = {f"n{number}": {"address": f"10.0.0.{number}"} for number in range(5)}
 
 
-def names(peers: list[dict]) -> list[str]:
+def names(peers: list[dict[str, Any]]) -> list[str]:
     return [peer["name"] for peer in peers]
 
 
