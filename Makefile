@@ -16,7 +16,7 @@ help: ## Say what can be made
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
 quickstart: $(VENV)/.ready ## Bring up a platform on three local nodes, with a sample application
-	@ansible-playbook -i localhost, playbooks/local_nodes.yml --tags plan
+	@ansible-playbook -i localhost, playbooks/local_nodes.yml -e local_nodes_state=planned
 	@# Nodes are made while artifacts are fetched and built; each says on its own lines how far it is.
 	@ansible-playbook -i localhost, playbooks/local_nodes.yml > >(sed -u 's/^/nodes     | /') & nodes=$$!; \
 	ansible-playbook -i $(INVENTORY) playbooks/artifacts.yml > >(sed -u 's/^/artifacts | /') & artifacts=$$!; \
