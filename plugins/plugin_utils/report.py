@@ -207,19 +207,22 @@ def _item(item: Mapping[str, Any]) -> str:
 def unreachable_cause(result: Mapping[str, Any], host: str, address: str) -> Cause:
     """A host that did not answer: the transport's own last words, and what to look at."""
     message = str(result.get("msg") or "").strip().removeprefix("Task failed: ")
-    said = [line for line in message.splitlines() if line.strip()]
+    said = [line.strip() for line in message.splitlines() if line.strip()] or ["no answer"]
     return Cause(
-        said[-1] if said else "no answer",
+        said[-1].rpartition("ssh: ")[2],
         f"see that the machine runs and that its SSH server answers at {address or host}; to go on without it: --limit '!{host}'",
     )
 
 
 def failure_summary(failures: Sequence[Failure], hosts: int, command: str, paint: Paint, width: int = WIDTH) -> list[str]:
-    """The last thing on the screen when a run failed: by host, what failed, why, what to do, and the command to run again."""
+    """The last thing on the screen when a run failed: by host, what failed, why, what to do, and the command to run again.
+
+    Hosts that could not be reached come first, for others may have failed because of them.
+    """
     failed = list(dict.fromkeys(failure.host for failure in failures))
     lines = ["", paint(f"Failed on {len(failed)} of {count(hosts, 'host')}", "bad")]
     together: dict[tuple[str, str, tuple[Cause, ...], bool], list[Failure]] = {}
-    for failure in failures:
+    for failure in sorted(failures, key=lambda each: not each.unreachable):
         together.setdefault((failure.task, failure.where, failure.causes, failure.unreachable), []).append(failure)
     for (task, where, causes, unreachable), same in together.items():
         who = some((f"{each.host} ({each.address})" if each.address else each.host for each in same), 8)
