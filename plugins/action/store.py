@@ -67,6 +67,21 @@ def wanted(raw: Any) -> dict[str, str]:
     return versions
 
 
+def options(arguments: dict[str, Any], variables: Mapping[str, Any], templar: Any) -> Options:
+    """The options of a run; those not given (in `arguments`, which is completed) come from the site's variables."""
+    for option, variable in VARIABLES.items():
+        if arguments.get(option) is None:
+            arguments[option] = templar.template(variables[variable]) if variable in variables else None
+    return Options(
+        architectures=_texts(arguments["architectures"], ()),
+        codenames=_texts(arguments["codenames"], ("trixie",)),
+        sources=_texts(arguments["sources"], KINDS),
+        mirror=str(arguments["mirror"] or ""),
+        record=bool(arguments.get("record")),
+        keep_caches=bool(arguments["keep_caches"]),
+    )
+
+
 def described(one: Obtained) -> dict[str, Any]:
     """What the module returns of one artifact."""
     return {
@@ -99,21 +114,11 @@ class ActionModule(ActionBase):
 
     def _ensure(self, variables: dict[str, Any]) -> dict[str, Any]:
         _, arguments = self.validate_argument_spec(argument_spec=ARGUMENTS)
-        for option, variable in VARIABLES.items():
-            if arguments[option] is None and variable in variables:
-                arguments[option] = self._templar.template(variables[variable])
+        chosen = options(arguments, variables, self._templar)
         versions = wanted(arguments["artifacts"])
         catalogue = Catalogue([*(arguments["catalogues"] or ()), COLLECTION / "artifacts"])
-        options = Options(
-            architectures=_texts(arguments["architectures"], ()),
-            codenames=_texts(arguments["codenames"], ("trixie",)),
-            sources=_texts(arguments["sources"], KINDS),
-            mirror=str(arguments["mirror"] or ""),
-            record=arguments["record"],
-            keep_caches=bool(arguments["keep_caches"]),
-        )
         store = Store(arguments["store"])
-        obtainer = Obtainer(store, catalogue, options, display.display, TERMINAL_SECONDS if sys.stdout.isatty() else QUIET_SECONDS)
+        obtainer = Obtainer(store, catalogue, chosen, display.display, TERMINAL_SECONDS if sys.stdout.isatty() else QUIET_SECONDS)
         if self._task.check_mode:
             return self._foresee(obtainer, versions, arguments)
         damaged = store.discard_damaged() if arguments["verify"] else []
@@ -131,9 +136,7 @@ class ActionModule(ActionBase):
     def _foresee(self, obtainer: Obtainer, versions: dict[str, str], arguments: dict[str, Any]) -> dict[str, Any]:
         plan = obtainer.plan(versions)
         present = [Obtained(target, index.source, index, changed=False) for target, index in plan.present]
-        missing = [
-            described(Obtained(target, "", None, changed=True)) | {"sources": obtainer.kinds(target.artifact)} for target in plan.missing
-        ]
+        missing = [described(Obtained(target, "", None, changed=True)) | {"sources": obtainer.kinds(target.artifact)} for target in plan.missing]
         removed, freed = ([], 0) if arguments["collect"] == "nothing" else obtainer.store.collect(_keep(versions, arguments), dry=True)
         return {
             "changed": bool(missing or removed),

@@ -19,7 +19,7 @@ description:
 options:
   artifacts:
     description:
-      - What the store shall hold, a mapping of names to versions (the variable C(artifact_versions) is one) or a list of C({name, version}).
+      - What the store shall hold, a mapping of names to versions (such as the variable C(artifact_versions)) or a list of C({name, version}).
     type: raw
     required: true
   architectures:

@@ -1,9 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
 """Packages of the nodes' distribution, downloaded on the controller by an apt that knows nothing of the controller's own packages.
 
-A private root per codename and architecture gets its sources from the controller's own ``/etc/apt`` (same mirrors and keyrings, other suite), so
-apt's signature and hash checks hold and no mirror is named here. What a freshly bootstrapped minimal node has (essential and required packages
-and apt, as debootstrap's minbase) counts as installed; everything else that the asked packages depend on is downloaded with them.
+A private root per codename and architecture gets its sources from the controller's own ``/etc/apt`` (same mirrors and keyrings, other
+suite), so apt's signature and hash checks hold and no mirror is named here. What a freshly bootstrapped minimal node has (essential and
+required packages and apt, as debootstrap's minbase) counts as installed; everything else that is needed is downloaded too.
 
 Sources: sources.list(5) (both formats), apt.conf(5), apt-patterns(7).
 """
@@ -23,10 +23,29 @@ from .errors import ArtifactError, ChecksumMismatch, SourceUnavailable
 
 UPDATE_SECONDS = 6 * 3600
 POCKETS = ("", "-updates", "-security", "/updates")
-# What the operator says of reaching mirrors (proxies, retries, certificates) is his to say; what would weaken verification is not taken over.
+# What the operator says of reaching mirrors (proxies, retries, certificates) is taken over; what would weaken verification is not.
 CARRIED = re.compile(r"^Acquire::(?!IndexTargets|Changelogs|Languages|CompressionTypes|Allow|GzipIndexes)\S+ \".+\";$")
-UNREACHABLE = ("Could not resolve", "Unable to connect", "Could not connect", "Connection refused", "Connection timed out", "Network is unreachable", "Temporary failure", "404  Not Found", "503  ")  # fmt: skip
-FORGED = ("Hash Sum mismatch", "NO_PUBKEY", "BADSIG", "EXPKEYSIG", "is not signed", "invalid signature", "Sub-process /usr/bin/sqv returned an error", "couldn't be verified")  # fmt: skip
+UNREACHABLE = (
+    "Could not resolve",
+    "Unable to connect",
+    "Could not connect",
+    "Connection refused",
+    "Connection timed out",
+    "Network is unreachable",
+    "Temporary failure",
+    "404  Not Found",
+    "503  ",
+)
+FORGED = (
+    "Hash Sum mismatch",
+    "NO_PUBKEY",
+    "BADSIG",
+    "EXPKEYSIG",
+    "is not signed",
+    "invalid signature",
+    "/usr/bin/sqv returned an error",
+    "couldn't be verified",
+)
 INSTALLED = re.compile(r"^Inst (?P<name>\S+) \((?P<version>\S+) ", re.MULTILINE)
 
 
@@ -149,8 +168,8 @@ class AptRoot:
         sources = derive(entries, codename, self.codename)
         if not sources:
             raise SourceUnavailable(
-                f"/etc/apt of this controller ({distribution} {codename}) has no entry of its own distribution to reach {self.codename} by; "
-                "add one, or use a mirror or a bundle"
+                f"/etc/apt of this controller ({distribution} {codename}) has no entry of its own distribution to reach {self.codename} "
+                "by; add one, or use a mirror or a bundle"
             )
         return distribution, sources
 
@@ -163,14 +182,28 @@ class AptRoot:
         dump = subprocess.run(["apt-config", "dump"], capture_output=True, text=True, check=False, env=_environment()).stdout
         lines = [line for line in dump.splitlines() if CARRIED.match(line)]
         settings: Mapping[str, str | Path] = {
-            "Dir::State": root, "Dir::State::lists": root / "lists", "Dir::State::status": root / "status",
-            "Dir::Cache": root, "Dir::Cache::archives": root / "archives", "Dir::Log": root / "log",
-            "Dir::Etc": root / "etc", "Dir::Etc::sourcelist": "/dev/null", "Dir::Etc::sourceparts": root / "etc/sources.list.d",
-            "Dir::Etc::main": "/dev/null", "Dir::Etc::parts": root / "etc/empty.d", "Dir::Etc::preferencesparts": root / "etc/empty.d",
-            "Dir::Etc::preferences": "/dev/null", "Dir::Etc::trustedparts": "/etc/apt/trusted.gpg.d", "Dir::Etc::trusted": "/etc/apt/trusted.gpg",
-            "APT::Architecture": self.architecture, "APT::Install-Recommends": "false", "APT::Install-Suggests": "false",
-            "APT::Sandbox::User": "", "Acquire::Languages": "none", "Acquire::Retries": "3",
-        }  # fmt: skip
+            "Dir::State": root,
+            "Dir::State::lists": root / "lists",
+            "Dir::State::status": root / "status",
+            "Dir::Cache": root,
+            "Dir::Cache::archives": root / "archives",
+            "Dir::Log": root / "log",
+            "Dir::Etc": root / "etc",
+            "Dir::Etc::sourcelist": "/dev/null",
+            "Dir::Etc::sourceparts": root / "etc/sources.list.d",
+            "Dir::Etc::main": "/dev/null",
+            "Dir::Etc::parts": root / "etc/empty.d",
+            "Dir::Etc::preferencesparts": root / "etc/empty.d",
+            "Dir::Etc::preferences": "/dev/null",
+            "Dir::Etc::trustedparts": "/etc/apt/trusted.gpg.d",
+            "Dir::Etc::trusted": "/etc/apt/trusted.gpg",
+            "APT::Architecture": self.architecture,
+            "APT::Install-Recommends": "false",
+            "APT::Install-Suggests": "false",
+            "APT::Sandbox::User": "",
+            "Acquire::Languages": "none",
+            "Acquire::Retries": "3",
+        }
         lines += [f'{key} "{value}";' for key, value in settings.items()]
         lines.append(f'#clear APT::Architectures;\nAPT::Architectures {{ "{self.architecture}"; }};')
         configuration = "\n".join(lines) + "\n"
@@ -210,7 +243,7 @@ class AptRoot:
         try:
             done = subprocess.run(
                 command, capture_output=True, text=True, errors="replace", timeout=1800, check=False, env=environment, stdin=subprocess.DEVNULL, cwd=cwd
-            )  # fmt: skip
+            )
         except FileNotFoundError:
             raise SourceUnavailable(f"{command[0]} is not on this controller") from None
         except subprocess.TimeoutExpired:
@@ -235,9 +268,7 @@ def extract(package: Path, member: str, target: Path) -> None:
     """Take one file out of a .deb (``member`` as dpkg-deb lists it, without the leading ``./``)."""
     archive = subprocess.Popen(["dpkg-deb", "--fsys-tarfile", str(package)], stdout=subprocess.PIPE)
     with target.open("wb") as stream:
-        done = subprocess.run(
-            ["tar", "-xOf", "-", f"./{member}"], stdin=archive.stdout, stdout=stream, stderr=subprocess.PIPE, text=False, check=False
-        )
+        done = subprocess.run(["tar", "-xOf", "-", f"./{member}"], stdin=archive.stdout, stdout=stream, stderr=subprocess.PIPE, text=False, check=False)
     if archive.stdout:
         archive.stdout.close()
     if archive.wait() or done.returncode:

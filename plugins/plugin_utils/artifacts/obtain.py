@@ -170,6 +170,7 @@ class Obtainer:
                 if index:
                     return Obtained(target, index.source, index, changed=True, seconds=progress.seconds)
                 started = time.monotonic()
+                progress.restart()
                 try:
                     index = obtain(self.context, target, kind, progress)
                 except ChecksumMismatch:
@@ -185,9 +186,7 @@ class Obtainer:
             self.say(f"{target.title}: {_PAST[kind]}, {len(index.files)} files, {size(index.size)}, {seconds:.0f} s")
             return Obtained(target, kind, index, changed=True, seconds=seconds)
         reasons = "; ".join(job.reasons) or f"none of its sources is allowed ({', '.join(s.kind for s in target.artifact.sources)})"
-        raise ArtifactError(
-            f"{target.title} cannot be obtained: {reasons}. Reach one of the sources, name a mirror (artifacts_mirror), or import a bundle"
-        )
+        raise ArtifactError(f"{target.title} cannot be obtained: {reasons}. Reach one of the sources, name a mirror (artifacts_mirror), or import a bundle")
 
     def _turn(self, kind: str, progress: Progress) -> AbstractContextManager[None]:
         """Builds of several checkouts come one after another: they share the caches and the processors."""
@@ -204,9 +203,7 @@ class Obtainer:
             known = target.artifact.sums(target.version)
             for name, sha in sums.items():
                 if known.get(name, sha) != sha:
-                    raise ChecksumMismatch(
-                        f"{target.title}: {name} is recorded as {known[name]}, the store has {sha}; remove the line to record anew"
-                    )
+                    raise ChecksumMismatch(f"{target.title}: {name} is recorded as {known[name]}, the store has {sha}; remove the line to record anew")
             if write_sums(target.artifact, target.version, sums):
                 self.say(f"{target.title}: checksums recorded in {target.artifact.folder(target.version)}")
                 return Obtained(target, one.source, one.index, changed=True, seconds=one.seconds)

@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """Small container images without a container engine: one layer, packed as an OCI image layout in a tar file.
 
-Format: https://github.com/opencontainers/image-spec (image-layout.md, config.md). ``manifest.json`` beside it is what ``docker load`` reads.
+Format: https://github.com/opencontainers/image-spec (image-layout.md, config.md). ``manifest.json`` is what ``docker load`` reads.
 The same input gives the same bytes: times are zero, owners are root, names are sorted, the layer is not compressed.
 """
 
@@ -25,8 +25,8 @@ LAYER = "application/vnd.oci.image.layer.v1.tar"
 class Image:
     """What an image holds.
 
-    ``programs`` maps a path in the image to a file here (mode 0755), ``texts`` a path to its content (mode 0644), ``links`` a path to what it
-    points at, ``directories`` a path to its mode. Parents are made (mode 0755).
+    ``programs`` maps a path in the image to a file here (mode 0755), ``texts`` a path to its content (mode 0644), ``links`` a path to what
+    it points at, ``directories`` a path to its mode. Parents are made (mode 0755).
     """
 
     reference: str
@@ -62,9 +62,7 @@ def pack(image: Image, target: Path) -> None:
             "rootfs": {"type": "layers", "diff_ids": [f"sha256:{_sha(layer)}"]},
         }
     )
-    manifest = _json(
-        {"schemaVersion": 2, "mediaType": MANIFEST, "config": _descriptor(CONFIG, config), "layers": [_descriptor(LAYER, layer)]}
-    )
+    manifest = _json({"schemaVersion": 2, "mediaType": MANIFEST, "config": _descriptor(CONFIG, config), "layers": [_descriptor(LAYER, layer)]})
     entry = _descriptor(MANIFEST, manifest) | {
         "platform": {"architecture": image.architecture, "os": "linux"},
         "annotations": {"io.containerd.image.name": image.reference, "org.opencontainers.image.ref.name": image.reference},
@@ -72,9 +70,7 @@ def pack(image: Image, target: Path) -> None:
     files = {
         "oci-layout": _json({"imageLayoutVersion": "1.0.0"}),
         "index.json": _json({"schemaVersion": 2, "mediaType": "application/vnd.oci.image.index.v1+json", "manifests": [entry]}),
-        "manifest.json": _json(
-            [{"Config": f"blobs/sha256/{_sha(config)}", "RepoTags": [image.reference], "Layers": [f"blobs/sha256/{_sha(layer)}"]}]
-        ),
+        "manifest.json": _json([{"Config": f"blobs/sha256/{_sha(config)}", "RepoTags": [image.reference], "Layers": [f"blobs/sha256/{_sha(layer)}"]}]),
     } | {f"blobs/sha256/{_sha(data)}": data for data in (config, layer, manifest)}
     with tarfile.open(target, "w", format=tarfile.USTAR_FORMAT) as archive:
         for name in ("blobs", "blobs/sha256"):

@@ -21,6 +21,10 @@ class Progress:
     def seconds(self) -> float:
         return self._clock() - self._begin
 
+    def restart(self) -> None:
+        """Count seconds from here: what came before was waiting in line."""
+        self._begin = self._clock()
+
     def now(self, doing: str) -> None:
         """Say it at once."""
         with self._lock:

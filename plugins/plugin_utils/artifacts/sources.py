@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The four kinds of sources. Each gives the parts of an artifact as files; `obtain` checks them, packs images and puts them into the store."""
+"""The four kinds of sources. Each gives the parts of an artifact as files; `obtain` checks and packs them and puts them into the store."""
 
 from __future__ import annotations
 
@@ -115,7 +115,7 @@ def _pack(target: Target, item: File, parts: dict[str, Path], scratch: Path) -> 
 
 
 def _from_mirror(context: Context, target: Target, progress: Progress) -> Index:
-    """The operator's mirror is another store served by any web server (content-addressed), or a tree of plain files whose checksums are recorded."""
+    """The operator's mirror: another store served by any web server, or a tree of plain files whose checksums are recorded."""
     base = context.mirror.rstrip("/")
     _alive(context, base)
     artifact, place = target.artifact, f"{target.artifact.name}/{target.version}/{target.key}"
@@ -138,9 +138,7 @@ def _from_mirror(context: Context, target: Target, progress: Progress) -> Index:
 
 def _check_index(target: Target, index: Index, where: str) -> None:
     if (index.name, index.version, index.architecture) != (target.artifact.name, target.version, target.key):
-        raise ArtifactError(
-            f"{where}: what it has for {target.title} says it is {index.name} {index.version} {index.architecture}; mend the mirror"
-        )
+        raise ArtifactError(f"{where}: what it has for {target.title} says it is {index.name} {index.version} {index.architecture}; mend the mirror")
     wanted = sorted(file.path for file in target.artifact.files)
     if wanted and sorted(file.path for file in index.files) != wanted:
         raise SourceUnavailable(f"{where} has other files for {target.title} than the catalogue asks for")
@@ -174,9 +172,7 @@ def _from_upstream(context: Context, target: Target, source: Upstream, scratch: 
     key = f"upstream/{target.key}/{name}"
     expected = target.artifact.sums(target.version).get(key)
     if not expected and not context.record:
-        raise SourceUnavailable(
-            f"no checksum of {name} is recorded; after checking the publisher's, record it with -e artifacts_record=true"
-        )
+        raise SourceUnavailable(f"no checksum of {name} is recorded; after checking the publisher's, record it with -e artifacts_record=true")
     _alive(context, url)
     progress.now(f"downloading {name}")
     partial = context.store.partial(f"{expected} {url}")

@@ -88,14 +88,10 @@ class Index:
             files = tuple(StoredFile(f["path"], f["sha256"], int(f["size"]), f["mode"]) for f in data["files"])
             index = cls(data["name"], data["version"], data["architecture"], data["source"], files)
         except (ValueError, KeyError, TypeError) as error:
-            raise ArtifactError(
-                f"{where}: not an index file of the store ({error!r}); remove it, then the artifact is obtained again"
-            ) from error
+            raise ArtifactError(f"{where}: not an index file of the store ({error!r}); remove it, then the artifact is obtained again") from error
         for file in index.files:
             if not SHA256.fullmatch(file.sha256) or file.path.startswith("/") or ".." in Path(file.path).parts:
-                raise ArtifactError(
-                    f"{where}: {file.path!r} with sha256 {file.sha256!r} is not a file of an artifact; remove the index file"
-                )
+                raise ArtifactError(f"{where}: {file.path!r} with sha256 {file.sha256!r} is not a file of an artifact; remove the index file")
         return index
 
 
@@ -138,7 +134,7 @@ class Store:
             yield Index.parse(path.read_text(encoding="utf-8"), str(path))
 
     def add_blob(self, source: Path, expected: str | None = None, what: str = "") -> StoredFile:
-        """Move a finished file of the same filesystem into the store and return its digest and size (path and mode are the caller's to fill).
+        """Move a finished file of the same filesystem into the store; returns its digest and size, path and mode are the caller's to fill.
 
         :param expected: the sha256 it must have; checked before it becomes visible.
         :raises ChecksumMismatch: when it has another.
@@ -227,9 +223,7 @@ class Store:
                     path = self.blob(file.sha256)
                     seen[file.sha256] = path.is_file() and digest(path) == file.sha256
                 if not seen[file.sha256]:
-                    problems.append(
-                        f"{index.name} {index.version} {index.architecture}: {file.path} is missing or damaged ({self.blob(file.sha256)})"
-                    )
+                    problems.append(f"{index.name} {index.version} {index.architecture}: {file.path} is missing or damaged ({self.blob(file.sha256)})")
         return problems
 
     def discard_damaged(self) -> list[str]:
@@ -286,7 +280,8 @@ def checksum_message(what: str, expected: str, found: str) -> str:
     """The sentence for bytes that are not what was recorded."""
     return (
         f"{what}: wrong checksum: expected sha256 {expected}, found {found}. "
-        "Nothing was installed. If the file was replaced on purpose, compare it with its publisher's checksum and record that; else do not use this source."
+        "Nothing was installed. If the file was replaced on purpose, compare it with its publisher's checksum and record that; "
+        "else do not use this source."
     )
 
 
@@ -313,9 +308,7 @@ def _acquire(stream: IO[str], kind: int, waiting: Callable[[], None] | None, lim
             return
         except BlockingIOError:
             if time.monotonic() > end:
-                raise ArtifactError(
-                    f"{stream.name}: another run has held this lock for {limit:.0f} s; let it finish or end it, then run again"
-                ) from None
+                raise ArtifactError(f"{stream.name}: another run has held this lock for {limit:.0f} s; let it finish or end it, then run again") from None
         if waiting and pause >= 1.0:
             waiting()
         time.sleep(pause)
