@@ -22,6 +22,11 @@ SSH_PORT = 22
 _CAP_SYS_RESOURCE = 24
 _GIB = 1024**3
 _OURS = "/opt/ashlar/"
+_TIME_SERVICES = {
+    "chrony": "/usr/sbin/chronyd",
+    "ntp": "/usr/sbin/ntpd",
+    "systemd-timesyncd": "/usr/lib/systemd/systemd-timesyncd",
+}
 _FOREIGN_PLATFORMS = {
     "dockerd": "Docker",
     "containerd": "containerd",
@@ -137,6 +142,7 @@ def facts(host: Host, wanted: Wanted) -> dict[str, object]:
         "node_container": _in_container(host),
         "node_can_lower_oom_score_adj": _can_lower_oom_score_adj(host),
         "node_sysctl_writable": _sysctl_writable(host),
+        "node_time_service": _time_service(host),
         "node_ssh_port": session[1] if session else SSH_PORT,
         "node_interface": interface,
         "node_mtu": int(host.text(f"/sys/class/net/{interface}/mtu").strip() or 0) if interface else 0,
@@ -418,6 +424,16 @@ def _firewalls(host: Host, wanted: Wanted) -> Iterator[Problem]:
             )
 
 
+def _time(host: Host, wanted: Wanted) -> Iterator[Problem]:
+    if not _time_service(host) and not _in_container(host):
+        yield Problem(
+            "time",
+            "no time service is installed: the clock will drift until certificates and etcd fail",
+            "install systemd-timesyncd or chrony",
+            fatal=False,
+        )
+
+
 CHECKS: dict[str, Check] = {
     "os": _os,
     "architecture": _architecture,
@@ -426,6 +442,7 @@ CHECKS: dict[str, Check] = {
     "memory": _memory,
     "disk": _disk,
     "address": _address,
+    "time": _time,
     "names": _names,
     "peers": _peers,
     "kernel": _kernel,
@@ -464,6 +481,14 @@ def _hosts_file(host: Host) -> dict[str, set[str]]:
         for name in names:
             known.setdefault(name, set()).add(address)
     return known
+
+
+def _time_service(host: Host) -> str:
+    """What keeps the clock right; where several are installed, the one that keeps the others from starting."""
+    for service, program in _TIME_SERVICES.items():
+        if host.exists(program):
+            return service
+    return ""
 
 
 def _in_container(host: Host) -> bool:

@@ -9,8 +9,8 @@ author: Ashlar contributors
 description:
   - Runs every check of a host, gathers the few facts that roles decide by, and fails once with all problems and what to do about each.
   - It takes the place of gathering facts. Nothing on the host is changed, ever.
-  - "The checks are C(root), C(os), C(architecture), C(systemd), C(cpus), C(memory), C(disk), C(address), C(names), C(peers), C(kernel),
-    C(cgroups), C(ports), C(platforms), C(firewalls), C(clock) and C(lockout)."
+  - "The checks are C(root), C(os), C(architecture), C(systemd), C(cpus), C(memory), C(disk), C(address), C(time), C(names), C(peers),
+    C(kernel), C(cgroups), C(ports), C(platforms), C(firewalls), C(clock) and C(lockout)."
 options:
   address:
     description: The private IPv4 address that the host must have on one of its interfaces.
@@ -153,6 +153,10 @@ ansible_facts:
     node_sysctl_writable:
       description: Whether every sysctl that a platform sets can be set here.
       type: bool
+      returned: always
+    node_time_service:
+      description: C(systemd-timesyncd), C(chrony) or C(ntp), whichever is installed; empty when none is.
+      type: str
       returned: always
     node_ssh_port:
       description: The port of the SSH server that this came in by, 22 when it came by another way.

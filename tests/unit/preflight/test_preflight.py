@@ -62,6 +62,7 @@ class FakeHost(Host):
             "/sys/fs/cgroup/cgroup.controllers": "cpuset cpu io memory pids\n",
             "/sys/class/net/eth0/mtu": "1450\n",
             "/proc/sys/net/ipv4/ip_forward": "0\n",
+            "/usr/lib/systemd/systemd-timesyncd": "",
         }.items():
             self.write(path, text)
         self.write_options("CONFIG_X86=y", *(f"{feature.option}=y" for feature in FEATURES.values()))
@@ -149,6 +150,7 @@ def test_facts_are_small_and_say_what_roles_decide_by(host: FakeHost) -> None:
         "node_container": False,
         "node_can_lower_oom_score_adj": True,
         "node_sysctl_writable": True,
+        "node_time_service": "systemd-timesyncd",
         "node_ssh_port": 22,
         "node_interface": "eth0",
         "node_mtu": 1450,
@@ -421,6 +423,14 @@ def test_a_listener_inside_of_a_range_is_a_warning(host: FakeHost) -> None:
     assert problem.message == (
         "nginx (pid 812, nginx.service) listens on tcp port 30080, inside of the range 30000-32767 of kubernetes_node (node_ports)"
     )
+
+
+def test_a_host_without_a_time_service_is_warned_about_unless_its_machine_keeps_the_time(host: FakeHost) -> None:
+    Path(host.path("/usr/lib/systemd/systemd-timesyncd")).unlink()
+    problem = only(examine(host, WANTED))
+    assert (problem.check, problem.fatal) == ("time", False)
+    host.write("/run/systemd/container", "podman")
+    assert examine(host, WANTED) == []
 
 
 def test_another_platform_is_a_warning(host: FakeHost) -> None:
