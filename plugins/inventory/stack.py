@@ -159,7 +159,8 @@ class InventoryModule(BaseInventoryPlugin):
 
     def _nodes(self, path: str) -> list[RawNode]:
         """Every host with the variables that describe a node, from wherever Ansible takes variables."""
-        sources = [*self.inventory.processed_sources, path]
+        # A source given as text ("localhost,") has no path.
+        sources = [*(source for source in self.inventory.processed_sources if source), path]
         of_groups: dict[str, Mapping[str, Any]] = {}
         for group in self.inventory.groups.values():
             of_groups[group.name] = combine_vars(group.vars, get_vars_from_inventory_sources(self.loader, sources, [group], "all"))
