@@ -386,7 +386,9 @@ def _is_ours(host: Host, process: Process) -> bool:
     if process.in_pod or process.executable.startswith(_OURS):
         return True
     return bool(process.unit) and (
-        host.exists(f"/var/lib/ashlar/units/{process.unit}.json") or _OURS in host.text(f"/etc/systemd/system/{process.unit}")
+        host.exists(f"/var/lib/ashlar/units/{process.unit}.json")
+        or process.unit.startswith("ashlar-")
+        or _OURS in host.text(f"/etc/systemd/system/{process.unit}")
     )
 
 
