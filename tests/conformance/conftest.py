@@ -28,15 +28,27 @@ def pytest_configure(config: pytest.Config) -> None:
     config.addinivalue_line("markers", "disruptive: switches off what the platform has to do without; runs last")
 
 
+def plan_of(config: pytest.Config) -> plans.Plan:
+    """The site's plan, read once."""
+    if _plan not in config.stash:
+        try:
+            config.stash[_plan] = plans.read(os.environ.get("ASHLAR_INVENTORY", "inventories/local"))
+        except plans.PlanError as error:
+            pytest.exit(str(error), returncode=4)
+    return config.stash[_plan]
+
+
+def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
+    """A test that asks for `control_node` runs once for each."""
+    if "control_node" in metafunc.fixturenames:
+        metafunc.parametrize("control_node", plan_of(metafunc.config).on("kubernetes_control"))
+
+
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
     ours = [item for item in items if str(item.path).startswith(HERE)]
     if not ours:
         return
-    try:
-        config.stash[_plan] = plans.read(os.environ.get("ASHLAR_INVENTORY", "inventories/local"))
-    except plans.PlanError as error:
-        pytest.exit(str(error), returncode=4)
-    plan = config.stash[_plan]
+    plan = plan_of(config)
     unneeded = [item for item in ours if not all(plan.has(name) for mark in item.iter_markers("needs") for name in mark.args)]
     if unneeded:
         config.hook.pytest_deselected(items=unneeded)
@@ -47,7 +59,7 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
 
 @pytest.fixture(scope="session")
 def plan(request: pytest.FixtureRequest) -> plans.Plan:
-    return request.config.stash[_plan]
+    return plan_of(request.config)
 
 
 @pytest.fixture(scope="session")

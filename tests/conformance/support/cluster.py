@@ -238,7 +238,8 @@ echo "$POD" > /www/index.html
 cat > /www/cgi-bin/who <<'END'
 #!/bin/sh
 printf 'Content-Type: text/plain\\n\\n'
-echo "$POD $NODE $REMOTE_ADDR"
+asker="${REMOTE_ADDR#[[]::ffff:}"
+echo "$POD $NODE ${asker%]}"
 END
 chmod 755 /www/cgi-bin/who
 [ "$BLOB_KB" = 0 ] || dd if=/dev/urandom of=/www/blob bs=1k count="$BLOB_KB" 2>/dev/null

@@ -3,11 +3,14 @@
 
 from __future__ import annotations
 
+import atexit
 import base64
 import json
 import shlex
+import shutil
 import tempfile
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -49,6 +52,10 @@ class Node:
     def address(self) -> str:
         return self.machine.address
 
+    def disconnect(self) -> None:
+        """Gives up the connection that is kept open: nothing is at its other end any more."""
+        (sockets() / self.name).unlink(missing_ok=True)
+
     def ask(self, command: str, seconds: int = 30) -> Answer:
         """Runs a shell command as root, for so long at most (124 is timeout's own exit code)."""
         result = self.host.run(f"timeout {seconds} sh -c {shlex.quote(command)}")
@@ -84,14 +91,20 @@ class Node:
         return remote.Resolution(**self.python(remote.RESOLVE, server, name, kind, protocol, seconds, seconds=int(seconds) + 10))
 
 
+@cache
+def sockets() -> Path:
+    """A folder of this run's own for the connections that are kept open."""
+    folder = tempfile.mkdtemp(prefix="ashlar-ssh-")
+    atexit.register(shutil.rmtree, folder, ignore_errors=True)
+    return Path(folder)
+
+
 def connect(machine: Machine) -> Node:
     """The node of a machine; no connection is made yet."""
     variables = machine.variables
     user = variables.get("ansible_user", "root")
     target = variables.get("ansible_host", machine.address)
-    sockets = Path(tempfile.gettempdir()) / "ashlar-conformance-ssh"
-    sockets.mkdir(mode=0o700, exist_ok=True)
-    extra = f"{ALIVE} -o ControlMaster=auto -o ControlPersist=60s -o ControlPath={sockets}/%C {variables.get('ansible_ssh_common_args', '')}"
+    extra = f"{ALIVE} -o ControlMaster=auto -o ControlPersist=60s -o ControlPath={sockets() / machine.name} {variables.get('ansible_ssh_common_args', '')}"
     host = testinfra.get_host(
         f"ssh://{user}@{target}:{variables.get('ansible_port', 22)}",
         ssh_identity_file=variables.get("ansible_ssh_private_key_file"),

@@ -38,6 +38,7 @@ class CommandPower:
 
     def off(self, node: Node) -> None:
         _here(shlex.split(self.commands["off"].format(node=node.name, address=node.address)))
+        node.disconnect()
 
     def on(self, node: Node) -> None:
         _here(shlex.split(self.commands["on"].format(node=node.name, address=node.address)))
@@ -51,6 +52,7 @@ class PodmanPower:
 
     def off(self, node: Node) -> None:
         _here(["podman", "kill", self.containers[node.name]])
+        node.disconnect()
 
     def on(self, node: Node) -> None:
         _here(["podman", "start", self.containers[node.name]])

@@ -1,0 +1,383 @@
+#!/usr/bin/env python3
+# SPDX-License-Identifier: Apache-2.0
+"""Measures a platform on three local nodes of its own, and writes bench/results/<date>.{json,md}.
+
+Each round is a pair on the same nodes: the platform laid down on fresh nodes, then the same run again, which has nothing to do. The
+artifact store and the node image are warm. The nodes belong to a site `bench` in a temporary folder: a running quickstart is not touched.
+"""
+
+from __future__ import annotations
+
+import argparse
+import datetime
+import json
+import os
+import platform
+import shutil
+import statistics
+import subprocess
+import sys
+import tempfile
+import threading
+import time
+import urllib.request
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+ROOT = Path(__file__).resolve().parents[1]
+sys.path.insert(0, str(ROOT / "tests"))
+
+from conformance.support import nodes as hosts  # noqa: E402
+from conformance.support import plan as plans  # noqa: E402
+
+RESULTS = ROOT / "bench" / "results"
+
+# Quoted, not measured by this program: taken once by hand on the machine the figures of the issue are of (2 cores, 24 GiB).
+QUOTED = {
+    "shell floor": "18 s until the sample answers: a hand-written script over podman exec that starts all units at once, files in place",
+    "kubespray, fresh": "439 s, images and binaries preloaded, fewer features",
+    "kubespray, second run": "456 s, and 30 things changed",
+    "kubespray, host-tasks": "1,224 on its first node",
+}
+TARGETS = {"fresh_seconds": 90.0, "noop_seconds": 20.0, "noop_changed": 0, "host_tasks": 60}
+
+MEMORY = r"""
+import glob, json, os
+units = {}
+for path in glob.glob("/proc/[0-9]*/cgroup"):
+    try:
+        groups = dict((line.split(":", 2)[1], line.strip().split(":", 2)[2]) for line in open(path))
+        group = groups.get("name=systemd") or groups.get("", "")
+        pss = [int(line.split()[1]) for line in open(os.path.dirname(path) + "/smaps_rollup") if line.startswith("Pss:")]
+    except (OSError, IndexError):
+        continue
+    parts = [part for part in group.split("/") if part]
+    name = next((part for part in parts if part.endswith((".service", ".scope")) and "kubepods" not in group), None)
+    if "kubepods" in group or group.startswith("/k8s.io") or any("cri-containerd" in part for part in parts):
+        name = "pods"
+    units[name or "/".join(parts) or "init"] = units.get(name or "/".join(parts) or "init", 0) + sum(pss)
+info = dict((line.split(":")[0], int(line.split()[1])) for line in open("/proc/meminfo"))
+print(json.dumps({"units_kib": units, "container": os.path.exists("/run/.containerenv") or os.environ.get("container", "")}))
+"""
+
+
+class BenchError(Exception):
+    """A step failed; the message says which and where its output lies."""
+
+
+@dataclass(frozen=True)
+class Run:
+    """One run of site.yml."""
+
+    kind: str
+    seconds: float
+    sample_seconds: float | None
+    changed: int
+    host_tasks: dict[str, int]
+    tasks: list[dict[str, Any]] = field(repr=False)
+    plays: list[dict[str, Any]] = field(repr=False)
+
+
+@dataclass(frozen=True)
+class Round:
+    """Fresh nodes (seconds to make them), the platform on them, and the run that has nothing to do."""
+
+    nodes_seconds: float
+    fresh: Run
+    noop: Run
+
+
+class Sample:
+    """Asks the sample on every node, ten times a second, until each has answered once; seconds count from its making."""
+
+    def __init__(self, urls: list[str], word: str) -> None:
+        self._urls, self._word, self._start = list(urls), word, time.monotonic()
+        self._stop = threading.Event()
+        self.seconds: float | None = None
+        self._thread = threading.Thread(target=self._ask, daemon=True)
+        self._thread.start()
+
+    def _ask(self) -> None:
+        opener = urllib.request.build_opener(urllib.request.ProxyHandler({}))
+        left = list(self._urls)
+        while left and not self._stop.is_set():
+            try:
+                with opener.open(left[0], timeout=0.5) as answer:
+                    if self._word in answer.read().decode(errors="replace"):
+                        left.pop(0)
+                        continue
+            except OSError:
+                pass
+            self._stop.wait(0.1)
+        if not left:
+            self.seconds = time.monotonic() - self._start
+
+    def end(self, wait_seconds: float) -> float | None:
+        self._thread.join(wait_seconds)
+        self._stop.set()
+        return self.seconds
+
+
+def playbook(arguments: list[str], log: Path, limit_seconds: float, **environment: str) -> float:
+    """Seconds that an ansible-playbook run took; its output goes to a file."""
+    command = [str(Path(sys.executable).parent / "ansible-playbook"), *arguments]
+    start = time.monotonic()
+    with log.open("w") as output:
+        done = subprocess.run(
+            command, cwd=ROOT, env={**os.environ, **environment}, stdout=output, stderr=subprocess.STDOUT, timeout=limit_seconds, check=False
+        )
+    if done.returncode != 0:
+        raise BenchError(f"`{' '.join(command)}` ended with {done.returncode}; its output: {log}\n{_tail(log)}")
+    return time.monotonic() - start
+
+
+def _tail(log: Path, lines: int = 25) -> str:
+    return "\n".join(log.read_text(errors="replace").splitlines()[-lines:])
+
+
+def site(folder: Path, name: str, template: Path) -> Path:
+    """A site of the bench's own: the stack file of another, under another name."""
+    stack = yaml.safe_load(template.read_text())
+    stack.update(site=name, domain=f"{name}.ashlar.internal")
+    folder.mkdir(parents=True)
+    (folder / "20-stack.yml").write_text(yaml.safe_dump(stack, sort_keys=False))
+    for extra in ("group_vars", "host_vars"):
+        if (template.parent / extra).is_dir():
+            shutil.copytree(template.parent / extra, folder / extra)
+    return folder
+
+
+@contextmanager
+def nodes_of(name: str, folder: Path, logs: Path) -> Iterator[None]:
+    """Cleans up after itself, whatever happens."""
+    try:
+        yield
+    finally:
+        local_nodes(name, folder, logs, "absent")
+
+
+def local_nodes(name: str, folder: Path, logs: Path, state: str) -> float:
+    arguments = ["-i", "localhost,", "playbooks/local_nodes.yml"]
+    variables = {"local_nodes_site": name, "local_nodes_inventory": str(folder), "local_nodes_state": state}
+    return playbook([*arguments, "-e", json.dumps(variables)], logs / f"nodes-{state}.log", 900)
+
+
+def install(folder: Path, logs: Path, kind: str, number: int) -> Run:
+    """One run of site.yml, with the sample watched from its first moment."""
+    plan = plans.read(str(folder))
+    urls = []
+    if plan.has("sample"):
+        urls = [f"http://{plan.machines[node].address}:{plan.option('sample', 'sample_node_port')}/" for node in plan.on("sample")]
+    timings = logs / f"{number}-{kind}.json"
+    sample = Sample(urls, plan.site)
+    seconds = playbook(["-i", str(folder), "site.yml"], logs / f"{number}-{kind}.log", 1200, ASHLAR_TIMINGS=str(timings))
+    answered = sample.end(10) if urls else None
+    told = json.loads(timings.read_text())
+    return Run(
+        kind=kind,
+        seconds=round(seconds, 2),
+        sample_seconds=round(answered, 2) if answered is not None else None,
+        changed=sum(host.get("changed", 0) for host in told["hosts"].values()),
+        host_tasks={name: host["host_tasks"] for name, host in told["hosts"].items()},
+        tasks=told["tasks"],
+        plays=told["plays"],
+    )
+
+
+def memory(folder: Path, settle_seconds: float) -> dict[str, Any]:
+    """Of an idle node, by unit, in MiB: proportional set size (shared pages counted once), the mean of all nodes."""
+    time.sleep(settle_seconds)
+    plan = plans.read(str(folder))
+    found = {name: hosts.connect(machine).python(MEMORY)["units_kib"] for name, machine in plan.machines.items()}
+    names = sorted({unit for units in found.values() for unit in units})
+    mean = {unit: round(statistics.mean(units.get(unit, 0) for units in found.values()) / 1024, 1) for unit in names}
+    # The connection that asks, and what it starts.
+    own = {unit for unit in mean if unit.startswith(("session-", "ssh"))}
+    units = {unit: size for unit, size in sorted(mean.items(), key=lambda item: -item[1]) if unit not in own}
+    return {"settle_seconds": settle_seconds, "nodes": len(found), "units_mib": units, "total_mib": round(sum(units.values()), 1)}
+
+
+def slowest(run: Run, count: int = 15) -> list[dict[str, Any]]:
+    tasks = sorted(run.tasks, key=lambda task: -float(task["seconds"]))[:count]
+    return [{"play": task["play"], "name": task["name"], "seconds": task["seconds"], "hosts": len(task["hosts"])} for task in tasks]
+
+
+def summary(rounds: list[Round]) -> dict[str, Any]:
+    """Medians, and how far single rounds were from each other."""
+
+    def spread(values: list[float]) -> dict[str, float]:
+        return {"median": round(statistics.median(values), 1), "least": round(min(values), 1), "most": round(max(values), 1)}
+
+    answered = [one.fresh.sample_seconds for one in rounds if one.fresh.sample_seconds is not None]
+    tasks = {host: number for one in rounds for host, number in one.fresh.host_tasks.items() if host != "localhost"}
+    return {
+        "fresh_until_sample_answers_seconds": spread(answered) if len(answered) == len(rounds) else None,
+        "fresh_run_seconds": spread([one.fresh.seconds for one in rounds]),
+        "noop_run_seconds": spread([one.noop.seconds for one in rounds]),
+        "noop_changed": max(one.noop.changed for one in rounds),
+        "nodes_made_seconds": spread([one.nodes_seconds for one in rounds]),
+        "host_tasks": tasks,
+        "host_tasks_localhost": max(one.fresh.host_tasks.get("localhost", 0) for one in rounds),
+    }
+
+
+def machine() -> dict[str, Any]:
+    """What was measured on; `load` is what others did meanwhile, one minute's mean at the start."""
+    with open("/proc/meminfo") as text:
+        total = int(text.readline().split()[1])
+    commit = subprocess.run(["git", "rev-parse", "--short", "HEAD"], cwd=ROOT, capture_output=True, text=True, check=False).stdout.strip()
+    running = subprocess.run(["podman", "ps", "--format", "{{.Names}}"], capture_output=True, text=True, check=False).stdout.split()
+    return {
+        "cores": os.cpu_count(),
+        "memory_gib": round(total / 1048576),
+        "kernel": platform.release().split("-")[0],
+        "python": platform.python_version(),
+        "commit": commit,
+        "load": round(os.getloadavg()[0], 2),
+        "other_containers": len([name for name in running if "-bench-" not in name]),
+    }
+
+
+def verdict(value: float | None, limit: float) -> str:
+    return "not measured" if value is None else f"{'kept' if value <= limit else 'MISSED'} (limit {limit:g})"
+
+
+def page(result: dict[str, Any]) -> str:
+    """The result for people."""
+    told, where = result["summary"], result["machine"]
+    answers = told["fresh_until_sample_answers_seconds"]
+    most_tasks = max(told["host_tasks"].values(), default=0)
+    rows = [
+        ("fresh platform, start of site.yml until the sample answers on every node, s", answers, verdict(answers and answers["median"], TARGETS["fresh_seconds"])),
+        ("fresh platform, whole run of site.yml, s", told["fresh_run_seconds"], ""),
+        ("run that has nothing to do, s", told["noop_run_seconds"], verdict(told["noop_run_seconds"]["median"], TARGETS["noop_seconds"])),
+        ("things it changed", told["noop_changed"], verdict(told["noop_changed"], TARGETS["noop_changed"])),
+        ("host-tasks of the busiest node", most_tasks, verdict(most_tasks, TARGETS["host_tasks"])),
+        ("host-tasks of the controller itself", told["host_tasks_localhost"], ""),
+        ("three nodes made from the image, s", told["nodes_made_seconds"], ""),
+    ]
+
+    def cell(value: Any) -> str:
+        if isinstance(value, dict):
+            return f"{value['median']} ({value['least']} to {value['most']})"
+        return "-" if value is None else str(value)
+
+    lines = [
+        f"# Figures of {result['date']}",
+        "",
+        f"{result['rounds']} paired rounds on three local nodes (control plane, etcd and worker each); warm store; median (least to most).",
+        f"{where['cores']} cores, {where['memory_gib']} GiB, kernel {where['kernel']}, Python {where['python']}, commit {where['commit']};",
+        f"load at the start {where['load']}, {where['other_containers']} other containers were running.",
+        "",
+        "| what | measured | target |",
+        "|---|---|---|",
+        *(f"| {what} | {cell(value)} | {wish} |" for what, value, wish in rows),
+        "",
+        "## Beside what else is known",
+        "",
+        "Quoted, not measured in this run:",
+        "",
+        *(f"- {name}: {text}" for name, text in QUOTED.items()),
+    ]
+    if result["cold"]:
+        lines += ["", "## Cold", "", *(f"- {name}: {value}" for name, value in result["cold"].items())]
+    for title, key in (("Where the time of a fresh platform goes", "slowest_fresh"), ("Where the time of a run with nothing to do goes", "slowest_noop")):
+        lines += ["", f"## {title}", "", "Last round; seconds from the task's start to its end on the last host.", "", "| s | hosts | play | task |", "|---|---|---|---|"]
+        lines += [f"| {task['seconds']:.2f} | {task['hosts']} | {task['play']} | {task['name']} |" for task in result[key]]
+    if result["memory"]:
+        told = result["memory"]
+        lines += ["", f"## Memory of an idle node: {told['total_mib']} MiB", ""]
+        lines += [f"Proportional set size by unit, mean of {told['nodes']} nodes, {told['settle_seconds']:g} s after the last run.", "", "| MiB | unit |", "|---|---|"]
+        lines += [f"| {size} | {unit} |" for unit, size in told["units_mib"].items() if size >= 0.5]
+    return "\n".join(lines) + "\n"
+
+
+def cold_figures(given: list[str]) -> dict[str, str]:
+    """`--cold quickstart=1034` -> a line of the report; figures that take too long to measure on every occasion."""
+    figures = {}
+    for one in given:
+        name, sign, value = one.partition("=")
+        if not sign or not name or not value:
+            raise BenchError(f"--cold {one}: is name=value, such as --cold quickstart_seconds=1034")
+        figures[name] = value
+    return figures
+
+
+def measure(options: argparse.Namespace) -> dict[str, Any]:
+    logs = Path(options.logs or tempfile.mkdtemp(prefix="ashlar-bench-"))
+    logs.mkdir(parents=True, exist_ok=True)
+    folder = logs / "site"
+    if folder.exists():
+        raise BenchError(f"{folder} is there already; give another --logs")
+    where = machine()
+    cold = cold_figures(options.cold)
+    site(folder, options.site, (ROOT / options.inventory / "20-stack.yml").resolve())
+    rounds: list[Round] = []
+    with nodes_of(options.site, folder, logs):
+        local_nodes(options.site, folder, logs, "planned")
+        playbook(["-i", str(folder), "playbooks/artifacts.yml"], logs / "artifacts.log", 3600)
+        for number in range(1, options.runs + 1):
+            local_nodes(options.site, folder, logs, "absent")
+            shutil.rmtree(folder / "credentials", ignore_errors=True)
+            shutil.rmtree(folder / "state", ignore_errors=True)
+            made = local_nodes(options.site, folder, logs, "present")
+            say(f"round {number} of {options.runs}: nodes made in {made:.0f} s")
+            fresh = install(folder, logs, "fresh", number)
+            say(f"round {number}: fresh {fresh.seconds:.0f} s, the sample answered after {fresh.sample_seconds} s")
+            noop = install(folder, logs, "noop", number)
+            say(f"round {number}: nothing to do {noop.seconds:.0f} s, {noop.changed} changed")
+            rounds.append(Round(round(made, 2), fresh, noop))
+        idle = memory(folder, options.settle) if options.settle >= 0 else None
+    last = rounds[-1]
+    return {
+        "date": datetime.date.today().isoformat(),
+        "rounds": len(rounds),
+        "machine": where,
+        "summary": summary(rounds),
+        "targets": TARGETS,
+        "quoted": QUOTED,
+        "cold": cold,
+        "memory": idle,
+        "slowest_fresh": slowest(last.fresh),
+        "slowest_noop": slowest(last.noop, 10),
+        "runs": [asdict(one) for one in rounds],
+    }
+
+
+def say(text: str) -> None:
+    print(text, flush=True)
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--runs", type=int, default=3, help="paired rounds (default 3)")
+    parser.add_argument("--inventory", default="inventories/local", help="the site whose stack file is measured")
+    parser.add_argument("--site", default="bench", help="name of the site that is made for it")
+    parser.add_argument("--settle", type=float, default=60, help="seconds a platform is left alone before its memory is read; -1: not read")
+    parser.add_argument("--cold", action="append", default=[], metavar="NAME=VALUE", help="a figure measured elsewhere, such as quickstart_seconds=1034")
+    parser.add_argument("--logs", help="a new folder for the output of all runs (default: a temporary one)")
+    parser.add_argument("--results", type=Path, default=RESULTS, help="where the result is written")
+    options = parser.parse_args()
+    if options.runs < 1:
+        parser.error("--runs: at least 1")
+    try:
+        result = measure(options)
+    except (BenchError, plans.PlanError, subprocess.TimeoutExpired) as error:
+        print(f"bench: {error}", file=sys.stderr)
+        return 1
+    options.results.mkdir(parents=True, exist_ok=True)
+    name = options.results / result["date"]
+    name.with_suffix(".json").write_text(json.dumps(result, indent=1) + "\n")
+    name.with_suffix(".md").write_text(page(result))
+    print(page(result))
+    say(f"written to {name}.json and {name}.md")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,222 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What a highly available platform does without: any one node, its network, and for a moment all of them."""
+
+from __future__ import annotations
+
+import json
+import time
+import urllib.request
+from collections.abc import Iterator
+
+import pytest
+
+from .support.cluster import Cluster, Workload, condition, random_name
+from .support.nodes import Node
+from .support.plan import Plan
+from .support.power import Power
+from .support.waiting import at_once, holds, until
+from .test_key_value import etcdctl
+
+pytestmark = [pytest.mark.disruptive, pytest.mark.needs("kubernetes_control"), pytest.mark.needs("etcd")]
+
+# Seconds. Of a machine that boots, not of a container: local nodes need a tenth of the first.
+BOOT = 180
+# An election and the balancers' checks.
+FAILOVER = 20
+
+
+@pytest.fixture(autouse=True)
+def whole_again(nodes: dict[str, Node], power: Power, plan: Plan, cluster: Cluster) -> Iterator[None]:
+    """Whatever a test has left: every node is on and ready before the next begins."""
+    if len(plan.on("etcd")) < 3:
+        pytest.skip("a site with fewer than three control nodes has nothing to fall back on")
+    yield
+    for node in nodes.values():
+        if not reachable(node):
+            power.on(node)
+    at_once(lambda node: until(f"{node.name} answers by SSH", lambda: reachable(node), BOOT), nodes.values())
+    until("all nodes are ready", lambda: cluster.ready_nodes() >= set(plan.on("kubernetes_node")), BOOT)
+    at_once(lambda name: until(f"the API server of {name} is ready", lambda: cluster.ask(name, "GET", "/readyz")[1] == "ok", 60), plan.on("kubernetes_control"))
+
+
+def reachable(node: Node) -> bool:
+    try:
+        return node.ask("true", 5).code == 0
+    except RuntimeError:
+        node.disconnect()
+        return False
+
+
+def balanced(node: Node) -> bool:
+    """Whether a node's own balancer leads to an API server that is ready."""
+    reply = node.https("https://127.0.0.1:6443/readyz", "kubernetes", seconds=2)
+    return (reply.status, reply.body) == (200, "ok")
+
+
+def test_the_platform_works_while_a_control_node_is_off(
+    control_node: str, nodes: dict[str, Node], power: Power, plan: Plan, workload: Workload, record_property: pytest.RecordProperty  # type: ignore[name-defined]
+) -> None:
+    """Switched off without a word: the others answer, take writes, start pods, and it catches up when it is back."""
+    cluster, gone = workload.cluster, nodes[control_node]
+    others = [node for node in nodes.values() if node is not gone]
+    members = [node for node in others if node.name in plan.on("etcd")]
+    name, key = random_name("while-off"), f"/ashlar-conformance/{random_name('off')}"
+    etcdctl(gone, f"put {key}/before kept")
+    others_api = Cluster(cluster.kubeconfig, {node: context for node, context in cluster.contexts.items() if node != control_node}, seconds=3)
+
+    power.off(gone)
+    start = time.monotonic()
+    until(f"etcd takes writes without {control_node}", lambda: "OK" in etcdctl(members[0], f"put {key}/meanwhile kept", 10), FAILOVER)
+    at_once(lambda node: until(f"the API answers on {node.name} by its balancer", lambda: balanced(node), FAILOVER), others)
+    config = {"apiVersion": "v1", "kind": "ConfigMap", "metadata": {"name": name}, "data": {"written": "meanwhile"}}
+    until("the API takes writes", lambda: others_api.create(config, workload.namespace), FAILOVER)
+    record_property("seconds_until_writes", round(time.monotonic() - start, 1))
+    print(f"{control_node} off: writes again after {time.monotonic() - start:.1f} s")
+
+    path = workload.path("ConfigMap", name)
+    holds(f"the API takes and gives while {control_node} is off", lambda: others_api.patch(path, {"data": {"at": str(time.time())}})["data"]["written"] == "meanwhile", 3, 0.1)
+    assert all(at_once(balanced, others))
+    for node in members:
+        assert etcdctl(node, f"get --prefix --print-value-only {key}/").split() == ["kept", "kept"], node.name
+
+    power.on(gone)
+    until(f"{control_node} answers by SSH", lambda: reachable(gone), BOOT)
+    until(f"the member on {control_node} has what was written meanwhile", lambda: etcdctl(gone, f"get --consistency=s --prefix --print-value-only {key}/").split() == ["kept", "kept"], 90)
+    until(f"the API server of {control_node} gives what was written meanwhile", lambda: cluster.ask(control_node, "GET", path)[0] == 200, 90)
+    etcdctl(gone, f"del --prefix {key}")
+
+
+def holder(cluster: Cluster, lease: str) -> str:
+    """Name of the node whose instance leads."""
+    return str(cluster.get(f"/apis/coordination.k8s.io/v1/namespaces/kube-system/leases/{lease}")["spec"]["holderIdentity"]).rpartition("_")[0]
+
+
+@pytest.fixture
+def lasting(workload: Workload, plan: Plan) -> Iterator[str]:
+    """Three web servers spread over the nodes, which move five seconds after their node is known to be gone."""
+    tolerations = [{"key": f"node.kubernetes.io/{state}", "operator": "Exists", "effect": "NoExecute", "tolerationSeconds": 5} for state in ("unreachable", "not-ready")]
+    constraint = {
+        "maxSkew": 1,
+        "topologyKey": "kubernetes.io/hostname",
+        "whenUnsatisfiable": "ScheduleAnyway",
+        "labelSelector": {"matchLabels": {"app": "lasting"}},
+    }
+    workload.deployment("lasting", 3, tolerations=tolerations, topologySpreadConstraints=[constraint])
+    yield "lasting"
+    workload.remove("lasting")
+
+
+GRACE = 40
+
+
+def test_a_deployment_survives_a_stopped_node(workload: Workload, lasting: str, nodes: dict[str, Node], power: Power, plan: Plan) -> None:
+    """The node that leads the controllers goes, with a replica on it: the Service forgets it, and a new one is started elsewhere."""
+    cluster = workload.cluster
+    before = workload.running(lasting, 3)
+    places = {pod["spec"]["nodeName"] for pod in before}
+    assert len(places) == 3, places
+    leader = holder(cluster, "kube-controller-manager")
+    gone = nodes.get(leader) or nodes[sorted(places)[0]]
+    survivors = {pod["metadata"]["name"] for pod in before if pod["spec"]["nodeName"] != gone.name}
+    address = cluster.get(workload.path("Service", lasting))["spec"]["clusterIP"]
+    askers = [name for name in workload.pods if name != gone.name]
+    grace = float(plan.option("kubernetes_control", "kubernetes_control_node_monitor_grace_seconds") or GRACE)
+
+    power.off(gone)
+    start = time.monotonic()
+
+    def endpoints() -> set[str]:
+        slices = cluster.items(f"/apis/discovery.k8s.io/v1/namespaces/{workload.namespace}/endpointslices?labelSelector=kubernetes.io/service-name={lasting}")
+        listed = [endpoint for one in slices for endpoint in one["endpoints"] or []]
+        return {endpoint["nodeName"] for endpoint in listed if endpoint["conditions"].get("ready")}
+
+    # Meanwhile at least the replicas on other nodes answer whoever asks them.
+    found = set()
+    for pod in before:
+        if pod["metadata"]["name"] in survivors:
+            found.add(workload.shell(askers[0], f"wget -q -T 3 -O - http://{pod['status']['podIP']}:8080/").strip())
+    assert found == survivors
+
+    until("the Service has forgotten the node that is off", lambda: (there := endpoints()) and gone.name not in there, grace + 40)
+    print(f"the Service forgot {gone.name} after {time.monotonic() - start:.0f} s")
+
+    def asks(source: str) -> bool:
+        out = workload.shell(source, f"for i in 1 2 3 4 5 6 7 8 9 10; do wget -q -T 2 -O - http://{address}/ || echo lost; done")
+        return len(out.split()) == 10 and "lost" not in out
+
+    until("proxies on the other nodes follow", lambda: all(at_once(asks, askers)), 10)
+    holds("every request is answered", lambda: all(at_once(asks, askers)), 5)
+
+    def replaced() -> bool:
+        ready = [pod for pod in cluster.pods(workload.namespace, f"app={lasting}") if condition(pod, "Ready") == "True"]
+        return len(ready) == 3 and gone.name not in {pod["spec"]["nodeName"] for pod in ready}
+
+    until("three replicas are ready on the nodes that are left", replaced, 60)
+    assert survivors <= {pod["metadata"]["name"] for pod in cluster.pods(workload.namespace, f"app={lasting}")}, "what was well was left alone"
+
+    power.on(gone)
+    until(f"{gone.name} is ready again", lambda: gone.name in cluster.ready_nodes(), BOOT)
+
+
+@pytest.fixture
+def cut(nodes: dict[str, Node], plan: Plan) -> Iterator[Node]:
+    """A control node whose packets to and from all other nodes are lost; it heals by itself after a minute, whatever becomes of the test."""
+    node = nodes[plan.on("etcd")[-1]]
+    peers = ", ".join(other.address for other in nodes.values() if other is not node)
+    directions = {"input": "saddr", "output": "daddr", "forward": "daddr"}
+    chains = [f"chain {hook} {{\ntype filter hook {hook} priority -300\nip {field} {{ {peers} }} drop\n}}" for hook, field in directions.items()]
+    rules = "\n".join(["table inet ashlar_cut {", *chains, "}"])
+    node.run("systemd-run --quiet --collect --unit=ashlar-conformance-heal --on-active=60 nft delete table inet ashlar_cut")
+    node.run(f"echo '{rules}' | nft -f -")
+    yield node
+    node.run("nft delete table inet ashlar_cut; systemctl stop ashlar-conformance-heal.timer")
+
+
+def test_a_node_that_is_cut_off_takes_no_writes_and_the_others_go_on(cut: Node, nodes: dict[str, Node], plan: Plan, workload: Workload) -> None:
+    others = [node for node in nodes.values() if node is not cut]
+    key = f"/ashlar-conformance/{random_name('cut')}"
+    member = next(node for node in others if node.name in plan.on("etcd"))
+    until("the majority takes writes", lambda: "OK" in etcdctl(member, f"put {key} majority", 10), FAILOVER)
+    command = f"set -a; . /etc/etcd/etcdctl.env; /opt/ashlar/etcd/current/etcdctl --command-timeout=4s put {key} minority"
+    assert cut.ask(command, 15).code != 0, "a member without a majority took a write"
+    at_once(lambda node: until(f"the API answers on {node.name}", lambda: balanced(node), FAILOVER), others)
+    until(f"the API server of {cut.name} says that it is not ready", lambda: workload.cluster.ask(cut.name, "GET", "/readyz")[0] != 200, FAILOVER)
+    cut.run("nft flush table inet ashlar_cut")
+    until("the member that was cut off has what the majority wrote", lambda: etcdctl(cut, f"get --print-value-only {key}").strip() == "majority", 30)
+    etcdctl(member, f"del {key}")
+
+
+def test_everything_off_and_on_comes_back_by_itself(nodes: dict[str, Node], power: Power, plan: Plan, workload: Workload) -> None:
+    """A power cut of the whole site: nobody runs anything, and what was written is there and what ran answers."""
+    cluster = workload.cluster
+    key = f"/ashlar-conformance/{random_name('all-off')}"
+    etcdctl(nodes[plan.on("etcd")[0]], f"put {key} kept")
+    names = {name: pod["metadata"]["name"] for name, pod in workload.pods.items()}
+
+    at_once(power.off, nodes.values())
+    assert not any(at_once(reachable, nodes.values())), "all nodes are off"
+    start = time.monotonic()
+    at_once(power.on, nodes.values())
+    at_once(lambda node: until(f"{node.name} answers by SSH", lambda: reachable(node), BOOT), nodes.values())
+    at_once(lambda name: until(f"the API server of {name} is ready", lambda: cluster.ask(name, "GET", "/readyz")[1] == "ok", 120), plan.on("kubernetes_control"))
+    print(f"the API is ready on all control nodes {time.monotonic() - start:.0f} s after the power came back")
+    for name in plan.on("etcd"):
+        assert etcdctl(nodes[name], f"get --print-value-only {key}").strip() == "kept", name
+    etcdctl(nodes[plan.on("etcd")[0]], f"del {key}")
+
+    # A kubelet's own sight is older than the cut for a moment: what counts is that pods answer.
+    opener = urllib.request.build_opener(urllib.request.ProxyHandler({}))
+
+    def through(name: str) -> set[str]:
+        url = f"http://{nodes[name].address}:{workload.node_port}/"
+        return {opener.open(url, timeout=2).read().decode().strip() for _ in range(12)}
+
+    wanted = set(names.values())
+    at_once(lambda name: until(f"all pods answer through {name}", lambda: through(name) == wanted, 120), workload.pods)
+    print(f"all pods answer through all nodes after {time.monotonic() - start:.0f} s")
+    for name in workload.pods:
+        until(f"the pod on {name} resolves and reaches its Service", lambda name=name: workload.shell(name, "wget -q -T 3 -O - http://probe/").strip() in wanted, 60)
+    at_once(lambda node: until(f"{node.name} has no failed unit", lambda: node.run("systemctl list-units --failed --no-legend --plain") == "", 60), nodes.values())
+    for node in nodes.values():
+        rules = json.loads(node.run("nft -j list tables"))["nftables"] if "firewall" in node.machine.components else []
+        assert not rules or any(one.get("table", {}).get("name") == "ashlar" for one in rules), f"{node.name} came back without its firewall"
