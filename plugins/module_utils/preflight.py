@@ -383,12 +383,20 @@ def _clash(listener: Listener, port: Port, address: str) -> bool:
 
 
 def _is_ours(host: Host, process: Process) -> bool:
+    """Whether a component of the platform runs the process.
+
+    A tree names its units in its memory before it starts them; what is remembered of a unit itself is written only after that, which a
+    killed run never does.
+    """
     if process.in_pod or process.executable.startswith(_OURS):
         return True
-    return bool(process.unit) and (
+    if not process.unit:
+        return False
+    trees = (host.text(f"/var/lib/ashlar/trees/{name}") for name in host.listing("/var/lib/ashlar/trees"))
+    return (
         host.exists(f"/var/lib/ashlar/units/{process.unit}.json")
-        or process.unit.startswith("ashlar-")
         or _OURS in host.text(f"/etc/systemd/system/{process.unit}")
+        or any(f'"{process.unit}"' in tree for tree in trees)
     )
 
 

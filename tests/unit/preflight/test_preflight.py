@@ -391,12 +391,14 @@ def test_a_feature_counts_when_it_is_a_module_that_can_be_loaded_or_when_trying_
     [
         ("etcd.service", "/opt/ashlar/etcd/3.7.3/etcd"),
         ("recorded.service", "/usr/sbin/haproxy"),
+        ("named.service", "/usr/sbin/haproxy"),
         ("written.service", "/usr/bin/python3.13"),
         ("kubepods.slice/kubepods-burstable.slice/cri-containerd-1.scope", "/bin/server"),
     ],
 )
 def test_what_our_own_units_listen_on_is_not_taken(host: FakeHost, unit: str, executable: str) -> None:
     host.write("/var/lib/ashlar/units/recorded.service.json", "{}")
+    host.write("/var/lib/ashlar/trees/api_balancer.json", '{"units": ["named.service"]}')
     host.write("/etc/systemd/system/written.service", "[Service]\nExecStart=/opt/ashlar/thing/current/thing\n")
     host.listen("tcp", "0B00000A", 2379, 812, "x", unit, executable)
     assert examine(host, WANTED) == []
