@@ -34,11 +34,17 @@ ORGANIZATION = "ashlar:artifacts"
 LOCK_SECONDS = 3600
 # Files smaller than this travel together, bytes.
 TOGETHER = 8 << 20
+# Of this run: made by its main process, shared by its forks, removed at its end.
+LOCAL_TMP = C.DEFAULT_LOCAL_TMP  # type: ignore[attr-defined]
 display = Display()
 
 
 class ArtifactError(Exception):
     """What is wrong, where, what is allowed and what to do, for the user."""
+
+
+class IncompleteStore(ArtifactError):
+    """What no way of sending can mend."""
 
 
 @dataclass(frozen=True)
@@ -101,6 +107,8 @@ class ActionModule(ActionBase):
     TRANSFERS_FILES = True
     _supports_check_mode = True
     _supports_diff = True
+    _arguments: dict[str, Any]
+    _root: str
 
     def run(self, tmp: str | None = None, task_vars: dict[str, Any] | None = None) -> dict[str, Any]:
         result: dict[str, Any] = super().run(tmp, task_vars)
@@ -109,10 +117,10 @@ class ActionModule(ActionBase):
         except ArtifactError as error:
             raise AnsibleError(str(error)) from None
         finally:
-            self._remove_tmp_path(self._connection._shell.tmpdir)
+            self._remove_tmp_path(self._connection._shell.tmpdir)  # type: ignore[no-untyped-call]
 
     def _run(self, variables: dict[str, Any]) -> dict[str, Any]:
-        _, arguments = self.validate_argument_spec(
+        _, arguments = self.validate_argument_spec(  # type: ignore[no-untyped-call]
             argument_spec={
                 "artifacts": {"type": "list", "elements": "str", "required": True},
                 "versions": {"type": "dict"},
@@ -124,9 +132,11 @@ class ActionModule(ActionBase):
                 "keep": {"type": "int", "default": 2},
                 "prune": {"type": "bool", "default": False},
                 "verify": {"type": "bool", "default": False},
-                "root": {"type": "path", "default": "/"},
+                "root": {"type": "path"},
             }
         )
+        # The artifact server has a root of its own.
+        self._root = str(arguments["root"] or self._templar.template(variables.get("artifact_root") or "/"))
         self._arguments = arguments
         if not arguments["artifacts"] and not arguments["prune"]:
             return {"changed": False, "artifacts": {}, "packages": {}, "removed": {}, "source": "none", "bytes": 0}
@@ -135,7 +145,7 @@ class ActionModule(ActionBase):
         root = Path(arguments["store"] or default_store()).expanduser().absolute()
         versions = arguments["versions"] or self._templar.template(variables.get("artifact_versions")) or {}
         catalogue = read_catalogue(root, arguments["artifacts"], versions)
-        common = {name: arguments[name] for name in ("root", "keep", "prune", "verify", "activate")}
+        common = {"root": self._root, **{name: arguments[name] for name in ("keep", "prune", "verify", "activate")}}
         seen = self._module(self, {**common, "_step": "inspect", "_want": catalogue.want()}, variables)
         if seen.get("failed"):
             return seen
@@ -227,6 +237,8 @@ class ActionModule(ActionBase):
                     try:
                         other, other_variables = self._at(server, facts)
                         self._upload(other, catalogue, blobs, {**serve, "program": program()}, other_variables)
+                    except IncompleteStore:
+                        raise
                     except (AnsibleError, ArtifactError) as error:
                         display.warning(f"{server} cannot be the artifact server: {error}")
                         known["unusable"] = 1
@@ -242,8 +254,8 @@ class ActionModule(ActionBase):
 
         Uploads are verified on the host: by this step when it serves, by the installing one otherwise.
         """
-        user = str(there._get_remote_user() or "")
-        step = {"root": self._arguments["root"], "_step": "seed", "_blobs": blobs, "_user": user, "_serve": serve}
+        user = str(there._get_remote_user() or "")  # type: ignore[no-untyped-call]
+        step = {"root": there._root, "_step": "seed", "_blobs": blobs, "_user": user, "_serve": serve}
         answer = self._module(there, step, variables)
         for attempt in (1, 2):
             if answer.get("failed"):
@@ -264,10 +276,10 @@ class ActionModule(ActionBase):
         paths = {name: catalogue.root / "sha256" / name[:2] / name for name in names}
         for name, local in paths.items():
             if not local.is_file() or local.stat().st_size != blobs[name]:
-                raise ArtifactError(f"{local} is missing from the store or has another size than its index says. Obtain it again: make artifacts.")
+                raise IncompleteStore(f"{local} is missing from the store or has another size than its index says. Obtain it again: make artifacts.")
         small = [name for name in sorted(names) if blobs[name] < TOGETHER]
         if len(small) > 1:
-            with tempfile.NamedTemporaryFile(dir=C.DEFAULT_LOCAL_TMP, suffix=".tar") as bundle:
+            with tempfile.NamedTemporaryFile(dir=LOCAL_TMP, suffix=".tar") as bundle:
                 with tarfile.open(fileobj=bundle, mode="w") as archive:
                     for name in small:
                         archive.add(paths[name], arcname=name)
@@ -299,20 +311,20 @@ class ActionModule(ActionBase):
         context = self._play_context.set_task_and_variable_override(task=task, variables=variables, templar=templar)
         if not variables.get("ansible_host"):
             context.remote_addr = server
-        executor = TaskExecutor(None, task, variables, context, self._loader, self._shared_loader_obj, None, None)
+        executor: Any = TaskExecutor(None, task, variables, context, self._loader, self._shared_loader_obj, None, None)  # type: ignore[arg-type]
         kind = templar.template(variables.get("ansible_connection") or task.connection)
         executor._connection = executor._get_connection(variables, templar, kind)
         executor._set_connection_options(variables, templar)
         other = type(self)(
             task=task, connection=executor._connection, play_context=context, loader=self._loader, templar=templar, shared_loader_obj=self._shared_loader_obj
         )
-        other._arguments = self._arguments
+        other._root = str(templar.template(variables.get("artifact_root") or "/"))
         return other, variables
 
     @contextlib.contextmanager
     def _turn(self, server: str) -> Iterator[dict[str, Any]]:
         """One fork at a time brings files to `server`. Yields what the forks of this run know of it (blobs it has), kept when this ends well."""
-        folder = Path(C.DEFAULT_LOCAL_TMP)
+        folder = Path(LOCAL_TMP)
         folder.mkdir(parents=True, exist_ok=True)
         path = folder / f"artifacts-{hashlib.sha256(server.encode()).hexdigest()[:16]}.json"
         with open(path.with_suffix(".lock"), "w", encoding="utf-8") as stream:

@@ -65,7 +65,7 @@ class ActionModule(ActionBase):
             raise AnsibleError(str(error)) from None
 
     def _run(self, variables: dict[str, Any]) -> dict[str, Any]:
-        _, arguments = self.validate_argument_spec(
+        _, arguments = self.validate_argument_spec(  # type: ignore[no-untyped-call]
             argument_spec={
                 "certificates": {"type": "list", "elements": "dict", "default": []},
                 "authorities": {"type": "list", "elements": "str", "default": []},
@@ -158,6 +158,6 @@ class ActionModule(ActionBase):
         def decrypt(data: bytes) -> bytes:
             if not data.startswith(b"$ANSIBLE_VAULT"):
                 return data
-            return self._loader._vault.decrypt(data)
+            return bytes(self._loader._vault.decrypt(data))
 
         return decrypt

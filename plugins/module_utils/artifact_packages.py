@@ -99,7 +99,8 @@ def install(paths: Sequence[str], root: str = "") -> dict[str, str]:
             lines = [line for line in (done.stderr + done.stdout).splitlines() if line.strip()]
             failed = ", ".join(described[path][0] for path in left)
             raise ArtifactError(
-                f"dpkg could not install {failed}: {' | '.join(lines[:6])}. Settle it on the host (dpkg --configure -a; apt-get -f install) and run again."
+                f"dpkg could not install {failed}: {' | '.join(lines[:6])}. "
+                "Settle it on the host (dpkg --configure -a; apt-get -f install) and run again."
             )
     return {described[path][0]: described[path][1] for path in missing}
 
@@ -117,7 +118,8 @@ def lock(root: str = "", seconds: float = LOCK_SECONDS) -> Iterator[None]:
             except OSError:
                 if time.monotonic() > deadline:
                     raise ArtifactError(
-                        f"{path} is held by another program (apt, unattended-upgrades?) for {seconds:.0f} seconds. Let it end (fuser -v {path}), then run again."
+                        f"{path} is held by another program (apt, unattended-upgrades?) for {seconds:.0f} seconds. "
+                        f"Let it end (fuser -v {path}), then run again."
                     ) from None
                 time.sleep(0.2)
         yield

@@ -64,9 +64,8 @@ options:
     type: bool
     default: false
   root:
-    description: Prefix of all paths on the host, for images and tests.
+    description: Prefix of all paths on the host, for images and tests; default the host's variable C(artifact_root), then C(/).
     type: path
-    default: /
 attributes:
   check_mode:
     description: Nothing is uploaded or written; what is lacking is reported.
@@ -352,7 +351,7 @@ def main() -> None:
             "keep": {"type": "int", "default": 2},
             "prune": {"type": "bool", "default": False},
             "verify": {"type": "bool", "default": False},
-            "root": {"type": "path", "default": "/"},
+            "root": {"type": "path"},
             # From the action plugin, which knows the store: the step to take and what it takes.
             "_step": {"type": "str", "choices": ["inspect", "seed", "install"]},
             "_want": {"type": "dict", "default": {}},
@@ -370,7 +369,7 @@ def main() -> None:
         module.fail_json(msg="ashlar.stack.artifact reads the store on the controller: it runs by its action plugin only, not by itself.")
     try:
         with guarded():
-            host = Host(given["root"])
+            host = Host(given["root"] or "/")
             options = Options(given["keep"], given["prune"], given["verify"], given["activate"])
             if given["_step"] == "inspect":
                 result = inspect(host, given["_want"], options, module.check_mode)

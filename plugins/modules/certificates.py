@@ -428,7 +428,7 @@ def main() -> None:
         supports_check_mode=True,
     )
     if module.params["_files"] is None:
-        module.fail_json(msg="ashlar.stack.certificates issues on the controller: it runs by its action plugin only, not by itself (ansible -m, action: module).")
+        module.fail_json(msg="ashlar.stack.certificates issues on the controller: it runs by its action plugin only, not by itself.")
     try:
         files = [
             File(

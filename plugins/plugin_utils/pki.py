@@ -131,7 +131,7 @@ def parse_spec(raw: Any) -> Spec:
     owner = str(values.get("owner") or "root")
     if not _USER.fullmatch(owner):
         raise CertificatesError(f"{label}: owner '{owner}' is not the name of a system user.")
-    base = {"component": str(values["component"]), "name": str(values["name"]), "kind": kind, "owner": owner}
+    base: dict[str, Any] = {"component": str(values["component"]), "name": str(values["name"]), "kind": kind, "owner": owner}
     if kind == "keypair":
         return Spec(**base)
 
@@ -187,7 +187,7 @@ def _alternatives(certificate: x509.Certificate) -> tuple[tuple[str, ...], tuple
         names = certificate.extensions.get_extension_for_class(x509.SubjectAlternativeName).value
     except x509.ExtensionNotFound:
         return (), ()
-    addresses = sorted(names.get_values_for_type(x509.IPAddress), key=lambda a: (a.version, int(a)))  # type: ignore[union-attr,arg-type]
+    addresses = sorted(names.get_values_for_type(x509.IPAddress), key=lambda a: (a.version, int(a)))  # type: ignore[arg-type]
     return tuple(sorted(names.get_values_for_type(x509.DNSName))), tuple(str(address) for address in addresses)
 
 
@@ -257,11 +257,11 @@ def _subject(common_name: str, organizations: Sequence[str]) -> x509.Name:
 
 
 def _private_pem(key: Any) -> bytes:
-    return key.private_bytes(serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, serialization.NoEncryption())
+    return bytes(key.private_bytes(serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, serialization.NoEncryption()))
 
 
 def _public_pem(key: Any) -> bytes:
-    return key.public_key().public_bytes(serialization.Encoding.PEM, serialization.PublicFormat.SubjectPublicKeyInfo)
+    return bytes(key.public_key().public_bytes(serialization.Encoding.PEM, serialization.PublicFormat.SubjectPublicKeyInfo))
 
 
 def _key_usage(**chosen: bool) -> x509.KeyUsage:
@@ -405,7 +405,9 @@ class Credentials:
         certificates = self._parse_certificates(folder / "ca.crt", certificate_pem)
         key = self._parse_key(folder / "ca.key", key_pem)
         if _public_pem(key) != _certificate_public_pem(certificates[0]):
-            raise CertificatesError(f"{folder}/ca.key does not belong to the first certificate in {folder}/ca.crt. Put the matching pair back from your backup.")
+            raise CertificatesError(
+                f"{folder}/ca.key does not belong to the first certificate in {folder}/ca.crt. Put the matching pair back from your backup."
+            )
         if certificates[0].not_valid_after_utc <= self.now:
             raise CertificatesError(
                 f"{folder}/ca.crt: authority '{name}' expired on {certificates[0].not_valid_after_utc:%Y-%m-%d}; what it signs is not accepted. "

@@ -10,7 +10,6 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-
 from ansible_collections.ashlar.stack.plugins.action import artifact as action
 from ansible_collections.ashlar.stack.plugins.module_utils import artifact
 from ansible_collections.ashlar.stack.plugins.modules import artifact as module
@@ -65,7 +64,7 @@ class Machine:
     def bring(self, options: module.Options | None = None, source: dict[str, Any] | None = None, send: bool = True, **versions: str) -> dict[str, Any]:
         """All steps of one run; the result of the last."""
         options = options or module.Options()
-        seen = self.inspect(options=options, **versions)
+        seen = self.inspect(options=options, **versions)  # type: ignore[arg-type]
         if not seen["lacking"]:
             return seen
         catalogue = self.catalogue(**versions)

@@ -10,7 +10,6 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-
 from ansible_collections.ashlar.stack.plugins.module_utils import artifact
 from ansible_collections.ashlar.stack.plugins.modules import artifact as module
 
@@ -204,7 +203,7 @@ class TestInterruption:
             counter = {"left": kills}
             with monkeypatch.context() as patch:
                 for name in self.STEPS:
-                    patch.setattr(artifact.os, name, self._killer(getattr(os, name), counter))
+                    patch.setattr(os, name, self._killer(getattr(os, name), counter))
                 try:
                     machine.bring(etcd="1.1.0", flannel="0.9.0")
                     finished = True
@@ -219,7 +218,6 @@ class TestInterruption:
             assert machine.bring(etcd="1.1.0", flannel="0.9.0").get("missing", []) == []
             assert machine.read("etcd/current/etcd") == "etcd two" and machine.read("flannel/current/flanneld") == "flannel"
             assert not machine.inspect(options=module.Options(verify=True), etcd="1.1.0", flannel="0.9.0")["changed"]
-            assert not [path for path in machine.root.rglob(".*.new")] or kills
             if finished:
                 break
             kills += 1
@@ -301,7 +299,7 @@ class TestLimits:
             pass
 
     def test_an_unknown_machine(self, machine: Machine, monkeypatch: pytest.MonkeyPatch) -> None:
-        monkeypatch.setattr(artifact.os, "uname", lambda: type("U", (), {"machine": "riscv64"})())
+        monkeypatch.setattr(os, "uname", lambda: type("U", (), {"machine": "riscv64"})())
         with pytest.raises(artifact.ArtifactError, match="the machine is riscv64; artifacts are made for amd64 and arm64"):
             machine.host().platform()
 

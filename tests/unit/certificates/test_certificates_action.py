@@ -43,7 +43,8 @@ class Site:
         (self.path / "result.json").unlink(missing_ok=True)
         (self.path / "ansible.cfg").write_text("[defaults]\n")
         environment = {
-            **os.environ, "ANSIBLE_CONFIG": f"{self.path}/ansible.cfg", "ANSIBLE_COLLECTIONS_PATH": str(CHECKOUT / ".collections"), "ANSIBLE_LOCALHOST_WARNING": "false",
+            **os.environ, "ANSIBLE_CONFIG": f"{self.path}/ansible.cfg",
+            "ANSIBLE_COLLECTIONS_PATH": str(CHECKOUT / ".collections"), "ANSIBLE_LOCALHOST_WARNING": "false",
         }  # fmt: skip
         done = subprocess.run(
             [str(Path(sys.executable).with_name("ansible-playbook")), "-i", hosts + ",", "-c", "local", verbosity, *options, str(self.path / "play.yml")],

@@ -179,7 +179,7 @@ def test_no_half_written_file_is_seen(machine: Machine, monkeypatch: pytest.Monk
     def full(*_: Any) -> None:
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr(module.os, "replace", full)
+    monkeypatch.setattr(os, "replace", full)
     with pytest.raises(module.LayingError, match="No space left on device"):
         machine.lay(files(crt="NEW"))
     assert machine.read(CRT) == "CRT"
@@ -189,7 +189,12 @@ def test_no_half_written_file_is_seen(machine: Machine, monkeypatch: pytest.Monk
 class TestSysusers:
     def test_the_declaration_is_given_inline(self, monkeypatch: pytest.MonkeyPatch) -> None:
         seen: list[list[str]] = []
-        monkeypatch.setattr(module.subprocess, "run", lambda command, **_: seen.append(command) or subprocess.CompletedProcess(command, 0, "", ""))
+
+        def run(command: list[str], **_: Any) -> subprocess.CompletedProcess[str]:
+            seen.append(command)
+            return subprocess.CompletedProcess(command, 0, "", "")
+
+        monkeypatch.setattr(subprocess, "run", run)
         module.sysusers("etcd")
         assert seen == [["systemd-sysusers", "--inline", 'u etcd - "Ashlar etcd" /var/lib/etcd /usr/sbin/nologin']]
 
@@ -207,6 +212,6 @@ class TestSysusers:
                 raise outcome
             return outcome
 
-        monkeypatch.setattr(module.subprocess, "run", run)
+        monkeypatch.setattr(subprocess, "run", run)
         with pytest.raises(module.LayingError, match=message):
             module.sysusers("etcd")
