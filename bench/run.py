@@ -32,8 +32,8 @@ import yaml
 ROOT = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT / "tests"))
 
-from conformance.support import nodes as hosts  # noqa: E402
 from conformance.support import plan as plans  # noqa: E402
+from conformance.support.nodes import connect  # noqa: E402
 
 RESULTS = ROOT / "bench" / "results"
 
@@ -128,9 +128,7 @@ def playbook(arguments: list[str], log: Path, limit_seconds: float, **environmen
     command = [str(Path(sys.executable).parent / "ansible-playbook"), *arguments]
     start = time.monotonic()
     with log.open("w") as output:
-        done = subprocess.run(
-            command, cwd=ROOT, env={**os.environ, **environment}, stdout=output, stderr=subprocess.STDOUT, timeout=limit_seconds, check=False
-        )
+        done = subprocess.run(command, cwd=ROOT, env={**os.environ, **environment}, stdout=output, stderr=subprocess.STDOUT, timeout=limit_seconds, check=False)
     if done.returncode != 0:
         raise BenchError(f"`{' '.join(command)}` ended with {done.returncode}; its output: {log}\n{_tail(log)}")
     return time.monotonic() - start
@@ -193,7 +191,7 @@ def memory(folder: Path, settle_seconds: float) -> dict[str, Any]:
     """Of an idle node, by unit, in MiB: proportional set size (shared pages counted once), the mean of all nodes."""
     time.sleep(settle_seconds)
     plan = plans.read(str(folder))
-    found = {name: hosts.connect(machine).python(MEMORY)["units_kib"] for name, machine in plan.machines.items()}
+    found = {name: connect(machine).python(MEMORY)["units_kib"] for name, machine in plan.machines.items()}
     names = sorted({unit for units in found.values() for unit in units})
     mean = {unit: round(statistics.mean(units.get(unit, 0) for units in found.values()) / 1024, 1) for unit in names}
     # The connection that asks, and what it starts.
@@ -253,7 +251,11 @@ def page(result: dict[str, Any]) -> str:
     answers = told["fresh_until_sample_answers_seconds"]
     most_tasks = max(told["host_tasks"].values(), default=0)
     rows = [
-        ("fresh platform, start of site.yml until the sample answers on every node, s", answers, verdict(answers and answers["median"], TARGETS["fresh_seconds"])),
+        (
+            "fresh platform, start of site.yml until the sample answers on every node, s",
+            answers,
+            verdict(answers and answers["median"], TARGETS["fresh_seconds"]),
+        ),
         ("fresh platform, whole run of site.yml, s", told["fresh_run_seconds"], ""),
         ("run that has nothing to do, s", told["noop_run_seconds"], verdict(told["noop_run_seconds"]["median"], TARGETS["noop_seconds"])),
         ("things it changed", told["noop_changed"], verdict(told["noop_changed"], TARGETS["noop_changed"])),
@@ -287,12 +289,25 @@ def page(result: dict[str, Any]) -> str:
     if result["cold"]:
         lines += ["", "## Cold", "", *(f"- {name}: {value}" for name, value in result["cold"].items())]
     for title, key in (("Where the time of a fresh platform goes", "slowest_fresh"), ("Where the time of a run with nothing to do goes", "slowest_noop")):
-        lines += ["", f"## {title}", "", "Last round; seconds from the task's start to its end on the last host.", "", "| s | hosts | play | task |", "|---|---|---|---|"]
+        lines += [
+            "",
+            f"## {title}",
+            "",
+            "Last round; seconds from the task's start to its end on the last host.",
+            "",
+            "| s | hosts | play | task |",
+            "|---|---|---|---|",
+        ]
         lines += [f"| {task['seconds']:.2f} | {task['hosts']} | {task['play']} | {task['name']} |" for task in result[key]]
     if result["memory"]:
         told = result["memory"]
         lines += ["", f"## Memory of an idle node: {told['total_mib']} MiB", ""]
-        lines += [f"Proportional set size by unit, mean of {told['nodes']} nodes, {told['settle_seconds']:g} s after the last run.", "", "| MiB | unit |", "|---|---|"]
+        lines += [
+            f"Proportional set size by unit, mean of {told['nodes']} nodes, {told['settle_seconds']:g} s after the last run.",
+            "",
+            "| MiB | unit |",
+            "|---|---|",
+        ]
         lines += [f"| {size} | {unit} |" for unit, size in told["units_mib"].items() if size >= 0.5]
     return "\n".join(lines) + "\n"
 

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterator
+from typing import Any
 
 import pytest
 
@@ -104,7 +105,7 @@ def workload(plan: plans.Plan, cluster: Cluster) -> Iterator[Workload]:
         cluster.create(service("probe-headless", app="probe", headless=True), namespace)
         wanted = set(plan.on("kubernetes_node"))
 
-        def look() -> dict[str, dict]:
+        def look() -> dict[str, dict[str, Any]]:
             ready = {pod["spec"]["nodeName"]: pod for pod in cluster.pods(namespace, "app=probe") if condition(pod, "Ready") == "True"}
             return ready if set(ready) == wanted else {}
 

@@ -47,9 +47,10 @@ def test_pods_on_every_node_reach_a_service_by_its_names(workload: Workload, dom
 
 def test_every_node_answers_over_udp_and_tcp(workload: Workload, server: str, domain: str, nodes: dict[str, Node], plan: Plan) -> None:
     name = f"probe.{workload.namespace}.svc.{domain}"
-    for protocol in ("udp", "tcp"):
-        found = at_once(lambda node, protocol=protocol: nodes[node].resolve(server, name, protocol=protocol), plan.on("coredns"))
-        assert [one.answers for one in found] == [[workload.virtual_address]] * len(found), protocol
+    for node in plan.on("coredns"):
+        for protocol in ("udp", "tcp"):
+            found = nodes[node].resolve(server, name, protocol=protocol)
+            assert found.answers == [workload.virtual_address], f"{node} over {protocol}: {found}"
 
 
 def test_pods_ask_the_answerer_of_their_own_node(workload: Workload, server: str, domain: str) -> None:

@@ -6,7 +6,7 @@ from __future__ import annotations
 import json
 import time
 import urllib.request
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 
 import pytest
 
@@ -54,7 +54,12 @@ def balanced(node: Node) -> bool:
 
 
 def test_the_platform_works_while_a_control_node_is_off(
-    control_node: str, nodes: dict[str, Node], power: Power, plan: Plan, workload: Workload, record_property: pytest.RecordProperty  # type: ignore[name-defined]
+    control_node: str,
+    nodes: dict[str, Node],
+    power: Power,
+    plan: Plan,
+    workload: Workload,
+    record_property: Callable[[str, object], None],
 ) -> None:
     """Switched off without a word: the others answer, take writes, start pods, and it catches up when it is back."""
     cluster, gone = workload.cluster, nodes[control_node]
@@ -74,14 +79,23 @@ def test_the_platform_works_while_a_control_node_is_off(
     print(f"{control_node} off: writes again after {time.monotonic() - start:.1f} s")
 
     path = workload.path("ConfigMap", name)
-    holds(f"the API takes and gives while {control_node} is off", lambda: others_api.patch(path, {"data": {"at": str(time.time())}})["data"]["written"] == "meanwhile", 3, 0.1)
+    holds(
+        f"the API takes and gives while {control_node} is off",
+        lambda: others_api.patch(path, {"data": {"at": str(time.time())}})["data"]["written"] == "meanwhile",
+        3,
+        0.1,
+    )
     assert all(at_once(balanced, others))
     for node in members:
         assert etcdctl(node, f"get --prefix --print-value-only {key}/").split() == ["kept", "kept"], node.name
 
     power.on(gone)
     until(f"{control_node} answers by SSH", lambda: reachable(gone), BOOT)
-    until(f"the member on {control_node} has what was written meanwhile", lambda: etcdctl(gone, f"get --consistency=s --prefix --print-value-only {key}/").split() == ["kept", "kept"], 90)
+    until(
+        f"the member on {control_node} has what was written meanwhile",
+        lambda: etcdctl(gone, f"get --consistency=s --prefix --print-value-only {key}/").split() == ["kept", "kept"],
+        90,
+    )
     until(f"the API server of {control_node} gives what was written meanwhile", lambda: cluster.ask(control_node, "GET", path)[0] == 200, 90)
     etcdctl(gone, f"del --prefix {key}")
 
@@ -94,7 +108,9 @@ def holder(cluster: Cluster, lease: str) -> str:
 @pytest.fixture
 def lasting(workload: Workload, plan: Plan) -> Iterator[str]:
     """Three web servers spread over the nodes, which move five seconds after their node is known to be gone."""
-    tolerations = [{"key": f"node.kubernetes.io/{state}", "operator": "Exists", "effect": "NoExecute", "tolerationSeconds": 5} for state in ("unreachable", "not-ready")]
+    tolerations = [
+        {"key": f"node.kubernetes.io/{state}", "operator": "Exists", "effect": "NoExecute", "tolerationSeconds": 5} for state in ("unreachable", "not-ready")
+    ]
     constraint = {
         "maxSkew": 1,
         "topologyKey": "kubernetes.io/hostname",
@@ -198,7 +214,9 @@ def test_everything_off_and_on_comes_back_by_itself(nodes: dict[str, Node], powe
     start = time.monotonic()
     at_once(power.on, nodes.values())
     at_once(lambda node: until(f"{node.name} answers by SSH", lambda: reachable(node), BOOT), nodes.values())
-    at_once(lambda name: until(f"the API server of {name} is ready", lambda: cluster.ask(name, "GET", "/readyz")[1] == "ok", 120), plan.on("kubernetes_control"))
+    at_once(
+        lambda name: until(f"the API server of {name} is ready", lambda: cluster.ask(name, "GET", "/readyz")[1] == "ok", 120), plan.on("kubernetes_control")
+    )
     print(f"the API is ready on all control nodes {time.monotonic() - start:.0f} s after the power came back")
     for name in plan.on("etcd"):
         assert etcdctl(nodes[name], f"get --print-value-only {key}").strip() == "kept", name
@@ -214,9 +232,14 @@ def test_everything_off_and_on_comes_back_by_itself(nodes: dict[str, Node], powe
     wanted = set(names.values())
     at_once(lambda name: until(f"all pods answer through {name}", lambda: through(name) == wanted, 120), workload.pods)
     print(f"all pods answer through all nodes after {time.monotonic() - start:.0f} s")
-    for name in workload.pods:
-        until(f"the pod on {name} resolves and reaches its Service", lambda name=name: workload.shell(name, "wget -q -T 3 -O - http://probe/").strip() in wanted, 60)
-    at_once(lambda node: until(f"{node.name} has no failed unit", lambda: node.run("systemctl list-units --failed --no-legend --plain") == "", 60), nodes.values())
+
+    def by_name(name: str) -> bool:
+        return workload.shell(name, "wget -q -T 3 -O - http://probe/").strip() in wanted
+
+    at_once(lambda name: until(f"the pod on {name} resolves and reaches its Service", lambda: by_name(name), 60), workload.pods)
+    at_once(
+        lambda node: until(f"{node.name} has no failed unit", lambda: node.run("systemctl list-units --failed --no-legend --plain") == "", 60), nodes.values()
+    )
     for node in nodes.values():
         rules = json.loads(node.run("nft -j list tables"))["nftables"] if "firewall" in node.machine.components else []
         assert not rules or any(one.get("table", {}).get("name") == "ashlar" for one in rules), f"{node.name} came back without its firewall"

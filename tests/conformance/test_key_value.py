@@ -7,6 +7,8 @@ import json
 import stat
 import time
 from collections.abc import Iterator
+from functools import partial
+from typing import Any
 
 import pytest
 
@@ -36,7 +38,7 @@ def key(members: list[Node]) -> Iterator[str]:
     etcdctl(members[0], f"del --prefix {name}")
 
 
-def status(node: Node) -> dict:
+def status(node: Node) -> dict[str, Any]:
     return dict(json.loads(etcdctl(node, "endpoint status --write-out=json"))[0]["Status"])
 
 
@@ -133,7 +135,7 @@ def test_the_database_is_defragmented_as_the_unit_says(members: list[Node]) -> N
         assert "defrag" in command
         out = node.run(f"set -a; . /etc/etcd/etcdctl.env; {command} 2>&1", 90)
         assert "Finished defragmenting" in out, (node.name, out)
-        until(f"{node.name} answers after its defragmentation", lambda node=node: status(node)["leader"], 10)
+        until(f"{node.name} answers after its defragmentation", partial(status, node), 10)
 
 
 @pytest.mark.disruptive
@@ -149,7 +151,11 @@ def test_a_killed_member_comes_back_and_nothing_is_lost(members: list[Node], key
     if others:
         until("the others take writes again", lambda: "OK" in etcdctl(others[0], f"put {key}/meanwhile kept"), 15)
         assert time.monotonic() - start < 15
-    until(f"{leader.name} runs again as another process", lambda: leader.run("systemctl show --value --property=MainPID etcd.service").strip() not in ("0", before), 15)
+    until(
+        f"{leader.name} runs again as another process",
+        lambda: leader.run("systemctl show --value --property=MainPID etcd.service").strip() not in ("0", before),
+        15,
+    )
     wanted = ["kept", "kept"] if others else ["kept"]
     until(f"{leader.name} has everything", lambda: etcdctl(leader, f"get --prefix --consistency=s --print-value-only {key}/").split() == wanted, 30)
     until("all members agree on a leader", lambda: len({one["leader"] for one in at_once(status, members)}) == 1, 15)

@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import ipaddress
 import json
 import urllib.request
 from collections.abc import Iterator
@@ -42,8 +43,6 @@ def names(workload: Workload) -> set[str]:
 
 
 def test_the_virtual_address_is_of_the_service_network(plan: Plan, workload: Workload) -> None:
-    import ipaddress
-
     assert ipaddress.ip_address(workload.virtual_address) in ipaddress.ip_network(plan.networks["services"])
 
 
@@ -107,7 +106,11 @@ def test_a_service_without_endpoints_refuses_at_once(workload: Workload) -> None
     source = next(iter(workload.pods))
     try:
         command = f"time nc -w 8 {made['spec']['clusterIP']} 80 < /dev/null"
-        out = until("an empty Service refuses", lambda: (lambda answer: answer[1] if answer[0] != 0 and "refused" in answer[1] else "")(workload.execute(source, command)), 10)
+        out = until(
+            "an empty Service refuses",
+            lambda: (lambda answer: answer[1] if answer[0] != 0 and "refused" in answer[1] else "")(workload.execute(source, command)),
+            10,
+        )
         assert "refused" in out
     finally:
         workload.cluster.delete(workload.path("Service", "empty"))

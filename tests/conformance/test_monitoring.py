@@ -3,6 +3,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import pytest
 
 from .support.cluster import Cluster, Workload, condition
@@ -31,7 +33,7 @@ def test_the_metrics_api_is_part_of_the_api(cluster: Cluster) -> None:
 
 
 def test_every_node_has_figures(cluster: Cluster, plan: Plan) -> None:
-    def look() -> dict[str, dict]:
+    def look() -> dict[str, dict[str, Any]]:
         found = {item["metadata"]["name"]: item["usage"] for item in cluster.items("/apis/metrics.k8s.io/v1beta1/nodes")}
         return found if set(found) == set(plan.on("kubernetes_node")) else {}
 

@@ -3,12 +3,14 @@
 
 from __future__ import annotations
 
+import datetime
 import time
+import urllib.request
 from collections.abc import Iterator
 
 import pytest
 
-from .support.cluster import Cluster, Workload, condition
+from .support.cluster import Cluster, Workload, condition, pod_template
 from .support.nodes import Node
 from .support.plan import Plan
 from .support.waiting import at_once, until
@@ -44,8 +46,6 @@ def test_every_node_reaches_the_api_by_its_own_balancer(every: list[Node]) -> No
 
 
 def test_controllers_and_schedulers_have_a_leader_who_is_alive(cluster: Cluster) -> None:
-    import datetime
-
     for name in ("kube-controller-manager", "kube-scheduler"):
         lease = cluster.get(f"/apis/coordination.k8s.io/v1/namespaces/kube-system/leases/{name}")["spec"]
         renewed = datetime.datetime.fromisoformat(lease["renewTime"].replace("Z", "+00:00"))
@@ -111,15 +111,15 @@ def test_an_update_rolls_without_a_refused_request(workload: Workload, spread: s
     while not rolled():
         assert time.monotonic() - start < 60, "waited 60 s in vain until the update had rolled out"
         # A pod that ends may refuse in the moment before every node knows: a client asks once more, and one more answers.
-        out = workload.shell(asker, f"for i in 1 2 3 4 5; do wget -q -T 2 -O - http://{address}/ || wget -q -T 2 -O - http://{address}/ || echo lost; done").split()
+        out = workload.shell(
+            asker, f"for i in 1 2 3 4 5; do wget -q -T 2 -O - http://{address}/ || wget -q -T 2 -O - http://{address}/ || echo lost; done"
+        ).split()
         assert "lost" not in out
         good += len(out)
     assert good >= 5
 
 
 def test_configuration_and_secrets_reach_a_pod(workload: Workload) -> None:
-    from .support.cluster import pod_template
-
     cluster, namespace = workload.cluster, workload.namespace
     cluster.create({"apiVersion": "v1", "kind": "ConfigMap", "metadata": {"name": "given"}, "data": {"word": "plain"}}, namespace)
     cluster.create({"apiVersion": "v1", "kind": "Secret", "metadata": {"name": "given"}, "stringData": {"word": "hidden"}}, namespace)
@@ -163,8 +163,6 @@ def test_pods_reach_the_api_by_its_service(workload: Workload, plan: Plan) -> No
 
 @pytest.mark.needs("sample")
 def test_the_sample_answers_through_every_node(plan: Plan, every: list[Node]) -> None:
-    import urllib.request
-
     opener = urllib.request.build_opener(urllib.request.ProxyHandler({}))
     for node in every:
         url = f"http://{node.address}:{plan.option('sample', 'sample_node_port')}/"

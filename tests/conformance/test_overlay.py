@@ -16,8 +16,8 @@ pytestmark = pytest.mark.needs("overlay", "orchestrator")
 
 
 def test_every_node_has_a_part_of_the_pod_network(plan: Plan, workload: Workload) -> None:
-    whole = ipaddress.ip_network(plan.networks["pods"])
-    parts = {node["metadata"]["name"]: ipaddress.ip_network(node["spec"]["podCIDR"]) for node in workload.cluster.items("/api/v1/nodes")}
+    whole = ipaddress.IPv4Network(plan.networks["pods"])
+    parts = {node["metadata"]["name"]: ipaddress.IPv4Network(node["spec"]["podCIDR"]) for node in workload.cluster.items("/api/v1/nodes")}
     assert len(set(parts.values())) == len(parts)
     for name in workload.pods:
         assert parts[name].subnet_of(whole), (name, parts[name])
@@ -43,7 +43,9 @@ def test_a_large_transfer_between_nodes_arrives_whole(workload: Workload) -> Non
     def sums(pair: tuple[str, str]) -> tuple[str, str]:
         source, target = pair
         sent = workload.shell(target, "md5sum < /www/blob; wc -c < /www/blob")
-        got = workload.shell(source, f"wget -q -T 20 -O - http://{workload.address(target)}:8080/blob > /www/got; md5sum < /www/got; wc -c < /www/got; rm /www/got")
+        got = workload.shell(
+            source, f"wget -q -T 20 -O - http://{workload.address(target)}:8080/blob > /www/got; md5sum < /www/got; wc -c < /www/got; rm /www/got"
+        )
         return sent, got
 
     for pair, (sent, got) in zip(pairs, at_once(sums, pairs), strict=True):

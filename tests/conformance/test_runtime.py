@@ -4,10 +4,11 @@
 from __future__ import annotations
 
 import json
+from typing import Any
 
 import pytest
 
-from .support.cluster import Workload, condition
+from .support.cluster import Workload, condition, pod_template
 from .support.nodes import Node
 from .support.plan import Plan
 from .support.waiting import at_once, until
@@ -56,8 +57,6 @@ def test_containers_are_confined(workload: Workload) -> None:
 
 @pytest.mark.needs("orchestrator")
 def test_a_container_over_its_memory_is_killed_and_only_it(workload: Workload) -> None:
-    from .support.cluster import pod_template
-
     body = {"apiVersion": "v1", "kind": "Pod", "metadata": {"name": "greedy"}, **pod_template("greedy", workload.image)}
     body["metadata"] = {"name": "greedy", "labels": {"app": "greedy"}}
     container = body["spec"]["containers"][0]
@@ -67,7 +66,7 @@ def test_a_container_over_its_memory_is_killed_and_only_it(workload: Workload) -
     workload.cluster.create(body, workload.namespace)
     try:
 
-        def ended() -> dict:
+        def ended() -> dict[str, Any]:
             pod = workload.cluster.get(workload.path("Pod", "greedy"))
             return dict(pod["status"].get("containerStatuses", [{}])[0].get("state", {}).get("terminated") or {})
 

@@ -3,9 +3,11 @@
 
 from __future__ import annotations
 
+import base64
 import ipaddress
 import re
 import stat
+import subprocess
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -112,7 +114,11 @@ def test_what_a_manifest_names_is_open_to_whom_it_names(every: list[Node], plan:
         for port in target.machine.ports:
             if port.get("protocol", "tcp") != "tcp" or not isinstance(port["port"], int) or ("tcp", port["port"]) not in heard:
                 continue
-            sources = {name for group in port["from"] for name in (plan.on(group) if group not in ("nodes", "pods", "admin", "any") else by_name if group in ("nodes", "any") else [])}
+            sources = {
+                name
+                for group in port["from"]
+                for name in (plan.on(group) if group not in ("nodes", "pods", "admin", "any") else by_name if group in ("nodes", "any") else [])
+            }
             for source in sorted(sources - {target.name})[:1]:
                 assert by_name[source].connects(target.address, port["port"]) == "open", f"{source} -> {target.name}: {port}"
                 asked += 1
@@ -136,7 +142,18 @@ def test_pods_reach_no_port_of_other_nodes_that_is_not_for_them(workload: Worklo
 def test_the_api_knows_nobody_without_credentials(plan: Plan, every: list[Node]) -> None:
     asker = every[0]
     for endpoint in plan.endpoints["kubernetes_control"]["api"]:
-        for path in ("api", "apis", "version", "metrics", "openapi/v2", "api/v1/nodes", "api/v1/secrets", "api/v1/namespaces/default/pods", "logs", "debug/pprof"):
+        for path in (
+            "api",
+            "apis",
+            "version",
+            "metrics",
+            "openapi/v2",
+            "api/v1/nodes",
+            "api/v1/secrets",
+            "api/v1/namespaces/default/pods",
+            "logs",
+            "debug/pprof",
+        ):
             reply = asker.https(f"https://{endpoint}/{path}", "kubernetes")
             assert reply.status in (401, 403), f"https://{endpoint}/{path} says {reply.status} to anybody: {reply}"
         for path in ("livez", "readyz", "healthz"):
@@ -216,8 +233,6 @@ def test_secrets_are_encrypted_at_rest(told: tuple[str, str], workload: Workload
     node = nodes[plan.on("etcd")[0]]
     command = f"/opt/ashlar/etcd/current/etcdctl get --print-value-only /registry/{kind}/{workload.namespace}/{name}"
     raw = node.run(f"set -a; . /etc/etcd/etcdctl.env; {command} | base64 -w0")
-    import base64
-
     stored = base64.b64decode(raw)
     assert stored.startswith(b"k8s:enc:secretbox:v1:"), stored[:40]
     assert marker.encode() not in stored
@@ -236,7 +251,7 @@ def test_the_audit_log_tells_who_did_what_and_nothing_secret(told: tuple[str, st
 
     workload.cluster.get(workload.path("Secret", name))
     until("the audit log has an entry of the Secret", entries, 15)
-    assert sum(int(node.run(f"grep -c '\"username\":\"administrator\"' {log} || true")) for node in control), "nobody's name is in the audit log"
+    assert sum(int(node.run(f'grep -c \'"username":"administrator"\' {log} || true')) for node in control), "nobody's name is in the audit log"
     for node in control:
         for text in (marker, secret_text(marker)):
             assert node.run(f"grep -rc {text} /var/log/kubernetes/ | grep -v ':0$' || true") == "", f"{node.name}: what a Secret holds is in the audit log"
@@ -261,9 +276,11 @@ def test_keys_of_certificates_belong_to_whom_the_manifest_says(every: list[Node]
 
 
 def test_the_key_of_an_authority_is_on_no_node_unless_a_manifest_says_so(every: list[Node], plan: Plan) -> None:
-    signers = {f"{component}/{one['name']}" for component in plan.components for one in manifest(component).get("certificates") or [] if one.get("kind") == "signer"}
+    signers = {
+        f"{component}/{one['name']}" for component in plan.components for one in manifest(component).get("certificates") or [] if one.get("kind") == "signer"
+    }
     for node in every:
-        listing = node.run("cd /etc/ashlar/pki && find . -name '*.crt' | while read f; do [ -e \"${f%.crt}.key\" ] && echo \"# ${f%.crt}\" && cat $f; done; true")
+        listing = node.run('cd /etc/ashlar/pki && find . -name \'*.crt\' | while read f; do [ -e "${f%.crt}.key" ] && echo "# ${f%.crt}" && cat $f; done; true')
         for part in listing.split("# ./")[1:]:
             name, _, pem = part.partition("\n")
             basic = x509.load_pem_x509_certificate(pem.encode()).extensions.get_extension_for_class(x509.BasicConstraints).value
@@ -292,8 +309,6 @@ def test_credentials_on_the_controller_are_for_their_owner_only(plan: Plan) -> N
 
 
 def test_credentials_are_not_in_git(plan: Plan) -> None:
-    import subprocess
-
     root = Path(__file__).parents[2]
     if not plan.credentials.is_relative_to(root):
         assert not (plan.credentials / ".git").exists()
@@ -317,7 +332,8 @@ def test_the_administrator_is_bound_by_rights_that_can_be_taken_away(cluster: Cl
 @pytest.mark.needs("kubernetes_control")
 def test_old_versions_of_tls_are_refused(plan: Plan, every: list[Node]) -> None:
     program = r"""
-import json, socket, ssl, sys
+import json, socket, ssl, sys, warnings
+warnings.simplefilter("ignore")
 address, port = json.loads(sys.argv[1])
 context = ssl.create_default_context()
 context.check_hostname, context.verify_mode = False, ssl.CERT_NONE
@@ -329,9 +345,6 @@ try:
 except (OSError, ValueError) as error:
     print(json.dumps("refused"))
 """
-    import warnings
-
-    warnings.simplefilter("ignore")
     asker = every[0]
     for endpoint in plan.endpoints["kubernetes_control"]["api"] + plan.endpoints.get("etcd", {}).get("client", []):
         address, port = endpoint.split(":")

@@ -58,16 +58,17 @@ class Cluster:
     kubeconfig: Path
     contexts: dict[str, str]
     seconds: float = 4
-    _clients: dict[str, kubernetes.client.ApiClient] = field(default_factory=dict)
+    _clients: dict[str, Any] = field(default_factory=dict)
     _first: str = ""
 
     @classmethod
     def of(cls, kubeconfig: Path, site: str, control: list[str]) -> Cluster:
         return cls(kubeconfig, {node: f"{site}-{node}" for node in control})
 
-    def _new(self, node: str) -> kubernetes.client.ApiClient:
+    def _new(self, node: str) -> Any:
         configuration = kubernetes.client.Configuration()
-        kubernetes.config.load_kube_config(str(self.kubeconfig), context=self.contexts[node], client_configuration=configuration)
+        load: Any = kubernetes.config.load_kube_config
+        load(str(self.kubeconfig), context=self.contexts[node], client_configuration=configuration)
         configuration.retries = urllib3.Retry(total=0)
         configuration.proxy = None
         return kubernetes.client.ApiClient(configuration)

@@ -15,7 +15,6 @@ from pathlib import Path
 from typing import Any
 
 import testinfra
-from testinfra.host import Host
 
 from . import remote
 from .plan import Machine
@@ -42,7 +41,7 @@ class Node:
     """A machine of the plan, and testinfra's view of it."""
 
     machine: Machine
-    host: Host
+    host: Any
 
     @property
     def name(self) -> str:
@@ -72,7 +71,9 @@ class Node:
         """The JSON that a Python program prints; it takes its arguments as one JSON list in sys.argv[1]."""
         code = base64.b64encode(program.encode()).decode()
         loader = f"import base64;exec(base64.b64decode('{code}').decode())"
-        out = self.run(f"{self.machine.variables.get('ansible_python_interpreter', 'python3')} -c {shlex.quote(loader)} {shlex.quote(json.dumps(arguments))}", seconds)
+        out = self.run(
+            f"{self.machine.variables.get('ansible_python_interpreter', 'python3')} -c {shlex.quote(loader)} {shlex.quote(json.dumps(arguments))}", seconds
+        )
         return json.loads(out)
 
     def https(self, url: str, authority: str, certificate: str | None = None, seconds: float = 5) -> remote.Reply:

@@ -113,6 +113,13 @@ def _read(path: Path) -> dict[str, Any]:
     return (yaml.safe_load(path.read_text()) or {}) if path.exists() else {}
 
 
+def bare(value: Any) -> Any:
+    """Values without the wrapping by which ansible-inventory marks strings that are no templates."""
+    if isinstance(value, dict):
+        return value["__ansible_unsafe"] if set(value) == {"__ansible_unsafe"} else {key: bare(one) for key, one in value.items()}
+    return [bare(one) for one in value] if isinstance(value, list) else value
+
+
 def read(inventory: str) -> Plan:
     """The plan of an inventory folder or file (relative to the checkout)."""
     path = (ROOT / inventory).resolve()
@@ -123,7 +130,7 @@ def read(inventory: str) -> Plan:
     done = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True, timeout=120, check=False)
     if done.returncode != 0:
         raise PlanError(f"{path}: ansible-inventory says:\n{done.stderr.strip()}")
-    hosts = json.loads(done.stdout)["_meta"]["hostvars"]
+    hosts = bare(json.loads(done.stdout)["_meta"]["hostvars"])
     machines = {name: Machine(name, variables) for name, variables in hosts.items() if "node_components" in variables}
     if not machines:
         raise PlanError(f"{path}: no host has node_components; is there a 20-stack.yml for the ashlar.stack.stack plugin?")

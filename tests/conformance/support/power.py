@@ -65,9 +65,10 @@ class UnitPower:
     stopped: dict[str, list[str]] = field(default_factory=dict)
 
     def off(self, node: Node) -> None:
-        units = node.run("cd /var/lib/ashlar/units && ls | sed 's/[.]json$//'").split()
-        self.stopped[node.name] = [unit for unit in units if unit.endswith(".service") and "firewall" not in unit]
-        node.run(f"systemctl kill --signal=KILL {' '.join(self.stopped[node.name])}; systemctl stop {' '.join(self.stopped[node.name])}; systemctl kill --signal=KILL kubepods.slice || true", 90)
+        names = node.run("cd /var/lib/ashlar/units && ls | sed 's/[.]json$//'").split()
+        self.stopped[node.name] = [unit for unit in names if unit.endswith(".service") and "firewall" not in unit]
+        units = " ".join(self.stopped[node.name])
+        node.run(f"systemctl kill --signal=KILL {units}; systemctl stop {units}; systemctl kill --signal=KILL kubepods.slice || true", 90)
 
     def on(self, node: Node) -> None:
         node.run(f"systemctl start --no-block {' '.join(self.stopped[node.name])}")
