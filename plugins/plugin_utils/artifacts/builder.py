@@ -108,11 +108,13 @@ class Builder:
         """
         what = f"{artifact.name} {version}"
         folder = artifact.folder(version)
-        if not (folder / "go.mod").is_file() or not (folder / "go.sum").is_file():
-            raise SourceUnavailable(f"{what} has no Go module ({folder}/go.mod and go.sum)")
+        if not (folder / "go.mod").is_file():
+            raise ArtifactError(f"{what} has no Go module: {folder}/go.mod is missing; restore it, or take `go` out of its artifact.yml")
         self._check_tools(source, architecture, what)
         self._check_disk(source, what)
         module_file = (folder / "go.mod").read_text(encoding="utf-8")
+        if re.search(r"^require\b", module_file, re.MULTILINE) and not (folder / "go.sum").is_file():
+            raise ArtifactError(f"{what}: {folder}/go.sum is missing, nothing would check what is downloaded; restore it")
         toolchain = directive(module_file, "toolchain")
         go = self.go(progress)
         environment = self._environment(go, toolchain, architecture, source.cgo)

@@ -5,12 +5,12 @@ from __future__ import annotations
 
 import base64
 import http.client
-import time
 import urllib.error
 import urllib.parse
 import urllib.request
 from collections.abc import Callable
 from pathlib import Path
+from time import sleep
 from typing import Any
 
 from .errors import ArtifactError, Cancelled, ChecksumMismatch, SourceUnavailable, Unreachable
@@ -55,7 +55,7 @@ def fetch(
         if attempt == attempts:
             raise Unreachable(f"{plain(url)} cannot be reached: {_reason(reason)}") from reason
         resumed = resumed or target.exists()
-        time.sleep(min(0.5 * 2**attempt, 8.0))
+        sleep(min(0.5 * 2**attempt, 8.0))
     if expected and (found := digest(target)) != expected:
         target.unlink()
         if resumed:
@@ -100,7 +100,7 @@ def _transfer(url: str, target: Path, progress: Progress, cancelled: Callable[[]
         length = answer.headers.get("Content-Length")
         total_size = have + int(length) if length else None
         with target.open("ab" if have else "wb") as stream:
-            while chunk := answer.read(CHUNK):
+            while chunk := answer.read1(CHUNK):
                 stream.write(chunk)
                 have += len(chunk)
                 if cancelled():

@@ -140,8 +140,8 @@ class Obtainer:
                             result = future.result()
                         except Cancelled:
                             continue
-                        except ArtifactError as error:
-                            problems.append(error)
+                        except (ArtifactError, OSError) as error:
+                            problems.append(error if isinstance(error, ArtifactError) else ArtifactError(f"{job.target.title}: {error}"))
                             self._stop.set()
                             continue
                         if result:

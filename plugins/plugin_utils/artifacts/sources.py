@@ -130,7 +130,7 @@ def _from_mirror(context: Context, target: Target, progress: Progress) -> Index:
     progress.now(f"downloading {len(index.files)} files from the mirror")
     for file in index.files:
         if not context.store.has_blob(file.sha256, file.size):
-            partial = context.store.partial(f"{target.key} {file.sha256}")
+            partial = context.store.partial(f"{target.title} {file.sha256}")
             _fetch(context, f"{base}/sha256/{file.sha256[:2]}/{file.sha256}", partial, file.sha256, progress)
             context.store.add_blob(partial, file.sha256, file.path)
     return _finish(context.store, replace(target, artifact=artifact), index.source, list(index.files))
@@ -160,7 +160,7 @@ def _plain_files(context: Context, target: Target, base: str, progress: Progress
     stored = []
     for file in target.artifact.files:
         sha256 = sums[file.path]
-        partial = context.store.partial(f"{target.key} {sha256}")
+        partial = context.store.partial(f"{target.title} {sha256}")
         _fetch(context, f"{base}/{urllib.parse.quote(file.path)}", partial, sha256, progress)
         stored.append(replace(context.store.add_blob(partial, sha256, file.path), path=file.path, mode=file.mode))
     return _finish(context.store, target, kind, stored)
@@ -175,7 +175,7 @@ def _from_upstream(context: Context, target: Target, source: Upstream, scratch: 
         raise SourceUnavailable(f"no checksum of {name} is recorded; after checking the publisher's, record it with -e artifacts_record=true")
     _alive(context, url)
     progress.now(f"downloading {name}")
-    partial = context.store.partial(f"{expected} {url}")
+    partial = context.store.partial(f"{target.title} {expected} {url}")
     _fetch(context, url, partial, expected, progress)
     archive = scratch / "download"
     partial.rename(archive)
