@@ -24,6 +24,7 @@ import hashlib
 import json
 import os
 import shutil
+import stat
 import time
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
@@ -296,16 +297,21 @@ class Host:
 
         Small files come together in ``bundle.tar``; of a bundle that was cut off, what is whole is taken.
         """
-        bundle = f"{self.incoming}/bundle.tar"
-        if os.path.exists(bundle):
-            self._unpack(bundle)
         try:
-            names = sorted(name for name in os.listdir(self.incoming) if len(name) == 64)
+            # From here on only root may write there, so that what is verified is what is taken in.
+            os.chown(self.incoming, os.geteuid(), os.getegid())
+            found = sorted(os.listdir(self.incoming))
         except FileNotFoundError:
             return []
+        for name in found:
+            status = os.lstat(f"{self.incoming}/{name}")
+            if not stat.S_ISREG(status.st_mode) or status.st_nlink != 1:
+                raise ArtifactError(f"{self.incoming}/{name} is a link or no file; remove it, find out who put it there, and run again.")
+        if "bundle.tar" in found:
+            self._unpack(f"{self.incoming}/bundle.tar")
+        names = sorted(name for name in os.listdir(self.incoming) if len(name) == 64)
         for name in names:
-            # From here on only root may write to it, so that what is verified is what is taken in.
-            os.chown(f"{self.incoming}/{name}", os.geteuid(), os.getegid(), follow_symlinks=False)
+            os.chown(f"{self.incoming}/{name}", os.geteuid(), os.getegid())
             os.chmod(f"{self.incoming}/{name}", 0o644)
         refused = []
         digests = _in_threads(lambda name: digest_of(f"{self.incoming}/{name}"), names) if names else []

@@ -300,6 +300,8 @@ def server_command(script: str, store: str, options: dict[str, str], mark: str) 
         f"LoadCredential=key:{options['key']}",
         f"LoadCredential=authority:{options['authority']}",
         f"Environment={mark}",
+        "Restart=on-failure",
+        "RestartSec=0.5",
         f"RuntimeMaxSec={SERVER_SECONDS}",
         f"TimeoutStartSec={START_SECONDS}",
         "TimeoutStopSec=5",

@@ -286,6 +286,28 @@ class TestBundle:
         assert machine.bring(etcd="1.0.0")["missing"] == []
 
 
+class TestUploadFolder:
+    """It belongs to the login user, who may be another than root."""
+
+    @pytest.mark.parametrize("kind", ["symlink", "hard link", "folder"])
+    def test_what_is_no_plain_file_is_refused(self, machine: Machine, kind: str) -> None:
+        host = machine.host()
+        host.prepare({})
+        precious = machine.root / "precious"
+        precious.write_text("secret")
+        precious.chmod(0o600)
+        place = Path(host.incoming) / ("a" * 64)
+        if kind == "symlink":
+            place.symlink_to(precious)
+        elif kind == "hard link":
+            place.hardlink_to(precious)
+        else:
+            place.mkdir()
+        with pytest.raises(artifact.ArtifactError, match="is a link or no file"):
+            host.adopt()
+        assert mode(precious) == 0o600 and precious.read_text() == "secret"
+
+
 class TestLimits:
     def test_a_full_disk_is_told_before_anything_is_sent(self, machine: Machine, monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.setattr(artifact, "MARGIN", 1 << 60)
