@@ -165,7 +165,7 @@ def main() -> None:
     watch = Watch(checks, Prober(runner))
     outcomes = watch.once() if module.check_mode else watch.wait(timeout)
     stories = tell(outcomes, runner)
-    result = {
+    result: dict[str, Any] = {
         "changed": False,
         "checks": [values_of(outcome) for outcome in outcomes],
         "not_ready": [story.values() for story in stories],

@@ -225,7 +225,12 @@ def test_commands():
         ({"ActiveEnterTimestampMonotonic": "99900000"}, False, False, "only just started"),
         ({"NRestarts": "3", "ActiveEnterTimestampMonotonic": "97000000"}, False, False, "3 of them while waiting: it keeps falling over"),
         ({"NRestarts": "3", "ActiveEnterTimestampMonotonic": "94000000"}, True, False, "restarted 3 times"),
-        ({"ActiveState": "failed", "SubState": "failed", "Result": "signal", "ExecMainStatus": "9"}, False, False, "is failed (failed), it ended with signal 9"),
+        (
+            {"ActiveState": "failed", "SubState": "failed", "Result": "signal", "ExecMainStatus": "9"},
+            False,
+            False,
+            "is failed (failed), it ended with signal 9",
+        ),
     ],
 )  # fmt: skip
 def test_units(properties: dict[str, str], ready: bool, final: bool, text: str):
