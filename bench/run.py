@@ -85,8 +85,9 @@ class Run:
 
 @dataclass(frozen=True)
 class Round:
-    """Fresh nodes (seconds to make them), the platform on them, and the run that has nothing to do."""
+    """The machine's load before, fresh nodes (seconds to make them), the platform on them, and the run that has nothing to do."""
 
+    load: float
     nodes_seconds: float
     fresh: Run
     noop: Run
@@ -225,7 +226,7 @@ def summary(rounds: list[Round]) -> dict[str, Any]:
 
 
 def machine() -> dict[str, Any]:
-    """What was measured on; `load` is what others did meanwhile, one minute's mean at the start."""
+    """What was measured on."""
     with open("/proc/meminfo") as text:
         total = int(text.readline().split()[1])
     commit = subprocess.run(["git", "rev-parse", "--short", "HEAD"], cwd=ROOT, capture_output=True, text=True, check=False).stdout.strip()
@@ -236,13 +237,17 @@ def machine() -> dict[str, Any]:
         "kernel": platform.release().split("-")[0],
         "python": platform.python_version(),
         "commit": commit,
-        "load": round(os.getloadavg()[0], 2),
         "other_containers": len([name for name in running if "-bench-" not in name]),
     }
 
 
 def verdict(value: float | None, limit: float) -> str:
     return "not measured" if value is None else f"{'kept' if value <= limit else 'MISSED'} (limit {limit:g})"
+
+
+def plain(text: str) -> str:
+    """For a cell of a Markdown table."""
+    return text.replace("|", "\\|")
 
 
 def page(result: dict[str, Any]) -> str:
@@ -274,7 +279,7 @@ def page(result: dict[str, Any]) -> str:
         "",
         f"{result['rounds']} paired rounds on three local nodes (control plane, etcd and worker each); warm store; median (least to most).",
         f"{where['cores']} cores, {where['memory_gib']} GiB, kernel {where['kernel']}, Python {where['python']}, commit {where['commit']};",
-        f"load at the start {where['load']}, {where['other_containers']} other containers were running.",
+        f"load before each round {', '.join(str(one['load']) for one in result['runs'])}; {where['other_containers']} other containers were running.",
         "",
         "| what | measured | target |",
         "|---|---|---|",
@@ -298,7 +303,7 @@ def page(result: dict[str, Any]) -> str:
             "| s | hosts | play | task |",
             "|---|---|---|---|",
         ]
-        lines += [f"| {task['seconds']:.2f} | {task['hosts']} | {task['play']} | {task['name']} |" for task in result[key]]
+        lines += [f"| {task['seconds']:.2f} | {task['hosts']} | {plain(task['play'])} | {plain(task['name'])} |" for task in result[key]]
     if result["memory"]:
         told = result["memory"]
         lines += ["", f"## Memory of an idle node: {told['total_mib']} MiB", ""]
@@ -337,6 +342,7 @@ def measure(options: argparse.Namespace) -> dict[str, Any]:
         local_nodes(options.site, folder, logs, "planned")
         playbook(["-i", str(folder), "playbooks/artifacts.yml"], logs / "artifacts.log", 3600)
         for number in range(1, options.runs + 1):
+            load = round(os.getloadavg()[0], 2)
             local_nodes(options.site, folder, logs, "absent")
             shutil.rmtree(folder / "credentials", ignore_errors=True)
             shutil.rmtree(folder / "state", ignore_errors=True)
@@ -346,7 +352,7 @@ def measure(options: argparse.Namespace) -> dict[str, Any]:
             say(f"round {number}: fresh {fresh.seconds:.0f} s, the sample answered after {fresh.sample_seconds} s")
             noop = install(folder, logs, "noop", number)
             say(f"round {number}: nothing to do {noop.seconds:.0f} s, {noop.changed} changed")
-            rounds.append(Round(round(made, 2), fresh, noop))
+            rounds.append(Round(load, round(made, 2), fresh, noop))
         idle = memory(folder, options.settle) if options.settle >= 0 else None
     last = rounds[-1]
     return {
