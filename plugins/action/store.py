@@ -126,7 +126,7 @@ class ActionModule(ActionBase):
         removed, freed = ([], 0) if arguments["collect"] == "nothing" else store.collect(_keep(versions, arguments))
         return {
             "changed": bool(damaged or removed) or any(one.changed for one in done),
-            "artifacts": [described(one) for one in done],
+            "contents": [described(one) for one in done],
             "damaged": damaged,
             "removed": removed,
             "freed": freed,
@@ -140,7 +140,7 @@ class ActionModule(ActionBase):
         removed, freed = ([], 0) if arguments["collect"] == "nothing" else obtainer.store.collect(_keep(versions, arguments), dry=True)
         return {
             "changed": bool(missing or removed),
-            "artifacts": [described(one) for one in present] + missing,
+            "contents": [described(one) for one in present] + missing,
             "damaged": [],
             "removed": removed,
             "freed": freed,

@@ -98,7 +98,7 @@ EXAMPLES = r"""
 """
 
 RETURN = r"""
-artifacts:
+contents:
   description: Every artifact asked for; in check mode those that are missing have the sources that would be asked.
   returned: success
   type: list

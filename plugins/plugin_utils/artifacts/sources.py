@@ -5,7 +5,6 @@ from __future__ import annotations
 
 import shutil
 import tarfile
-import threading
 import urllib.parse
 import zipfile
 from collections.abc import Callable
@@ -51,7 +50,6 @@ class Context:
     record: bool = False
     cancelled: Callable[[], bool] = lambda: False
     dead: dict[str, str] = field(default_factory=dict)
-    apt_lock: threading.Lock = field(default_factory=threading.Lock)
 
 
 def obtain(context: Context, target: Target, kind: str, progress: Progress) -> Index:
@@ -223,11 +221,8 @@ def _copy(stream: IO[bytes], target: Path) -> Path:
 def _from_packages(context: Context, target: Target, source: Package, scratch: Path, progress: Progress) -> dict[str, Path]:
     codename = source.codename or target.codename
     root = apt.AptRoot(context.build_directory / "apt" / f"{codename}-{target.architecture}", codename, target.architecture)
-    # apt of another checkout must not rewrite the lists meanwhile, nor a thread of this one.
-    with (
-        context.apt_lock,
-        context.store.lock(f".apt-{codename}-{target.architecture}", lambda: progress.still("another run is reading package lists")),
-    ):
+    # No other checkout, nor a thread of this run, may rewrite the lists meanwhile.
+    with context.store.lock(f".apt-{codename}-{target.architecture}", lambda: progress.still("waiting for the package lists")):
         root.prepare(progress.now)
         debs = root.download(source.packages, scratch / "packages", alone=bool(source.extract))
     if not source.extract:

@@ -62,9 +62,9 @@ def test_a_run_reports_what_it_did_then_does_nothing(web: Web, shelf: Shelf) -> 
     shelf.put("tool", [upstream(web)], {"upstream/amd64/tool-1.0.0-amd64": sha(BYTES)})
     task = {"ashlar.stack.store": {"artifacts": {"tool": "1.0.0"}, "catalogues": [str(shelf.directory)], "architectures": ["amd64"]}}
     code, foreseen, _ = play(shelf, task, "--check")
-    assert code == 0 and foreseen["changed"] and foreseen["artifacts"][0]["sources"] == ["upstream"] and web.requests == []
+    assert code == 0 and foreseen["changed"] and foreseen["contents"][0]["sources"] == ["upstream"] and web.requests == []
     code, first, output = play(shelf, task)
-    assert (code, first["changed"], first["artifacts"][0]["source"], first["store"]) == (0, True, "upstream", str(shelf.store.root))
+    assert (code, first["changed"], first["contents"][0]["source"], first["store"]) == (0, True, "upstream", str(shelf.store.root))
     assert "tool 1.0.0 amd64: from its publisher, 1 files, 293 KiB" in output
     code, second, _ = play(shelf, task)
     assert code == 0 and not second["changed"] and len(web.requests) == 1
