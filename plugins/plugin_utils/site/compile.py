@@ -178,6 +178,7 @@ def _plan(
             node.name: {"address": str(node.address), "classes": list(node.classes), "zone": node.zone, "labels": dict(node.labels)} for node in nodes
         },
         "site_components": chosen,
+        "site_ports": _ports([catalogue.manifests[name] for name in chosen]),
         "artifact_versions": versions,
         "component_nodes": {name: groups[name] for name in sorted(catalogue.manifests)},
         "component_addresses": {name: addresses[name] for name in sorted(catalogue.manifests)},
@@ -201,12 +202,16 @@ def _node_variables(manifests: Sequence[Manifest]) -> dict[str, Any]:
     return {
         "node_components": [manifest.name for manifest in manifests],
         "node_artifacts": sorted({artifact for manifest in manifests for artifact in manifest.artifacts}),
-        "node_ports": [
-            {"component": manifest.name, "name": port.name, "port": port.shown, "protocol": port.protocol, "from": list(port.sources)}
-            for manifest in manifests
-            for port in manifest.ports
-        ],
+        "node_ports": _ports(manifests),
         "node_certificates": [{"component": manifest.name, **certificate} for manifest in manifests for certificate in manifest.certificates],
         "node_authorities": sorted({authority for manifest in manifests for authority in manifest.authorities}),
         "node_health": [{"component": manifest.name, **check} for manifest in manifests for check in manifest.health],
     }
+
+
+def _ports(manifests: Sequence[Manifest]) -> list[dict[str, Any]]:
+    return [
+        {"component": manifest.name, "name": port.name, "port": port.shown, "protocol": port.protocol, "from": list(port.sources)}
+        for manifest in manifests
+        for port in manifest.ports
+    ]

@@ -23,6 +23,7 @@ PLAN_VARIABLES = (
     "site_networks",
     "site_nodes",
     "site_components",
+    "site_ports",
     "artifact_versions",
     "component_nodes",
     "component_addresses",

@@ -35,6 +35,7 @@ def rules(nodes: int = 3, **changed: Any) -> str:
         "node_ssh_port": 22,
         "firewall_ssh_ports": [22],
         "node_ports": PORTS,
+        "site_ports": PORTS,
         "site_nodes": {f"n{number}": {"address": address} for number, address in enumerate(addresses)},
         "site_networks": {"pods": "10.244.0.0/16", "services": "10.96.0.0/16", "admin": ["192.0.2.0/24", "192.0.2.128/25"]},
         "component_addresses": {"etcd": addresses[:3], "kubernetes_control": addresses[:3], "flannel": addresses},
@@ -128,3 +129,11 @@ def test_nft_accepts_the_rules(changed: dict[str, Any], tmp_path: Path) -> None:
     path.write_text(rules(**changed))
     checked = subprocess.run(["nft", "--check", "--file", str(path)], capture_output=True, text=True, check=False)
     assert (checked.returncode, checked.stderr) == (0, "")
+
+
+def test_a_pod_does_not_get_its_nodes_rights_on_other_nodes() -> None:
+    assert "ip saddr @pod_network ip daddr @nodes jump to_nodes" in chain(rules(), "passing")
+    ports = [{"component": "api", "name": "api", "port": 6443, "protocol": "tcp", "from": ["nodes", "pods"]}]
+    ports += [{"component": "etcd", "name": "client", "port": 2379, "protocol": "tcp", "from": ["etcd", "nodes"]}]
+    from_pods = chain(rules(site_ports=ports), "to_nodes")
+    assert [line.split(" comment")[0] for line in from_pods] == ["icmp type echo-request accept", "tcp dport 6443 accept", "drop"]
