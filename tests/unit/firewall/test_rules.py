@@ -135,5 +135,5 @@ def test_a_pod_does_not_get_its_nodes_rights_on_other_nodes() -> None:
     assert "ip saddr @pod_network ip daddr @nodes jump to_nodes" in chain(rules(), "passing")
     ports = [{"component": "api", "name": "api", "port": 6443, "protocol": "tcp", "from": ["nodes", "pods"]}]
     ports += [{"component": "etcd", "name": "client", "port": 2379, "protocol": "tcp", "from": ["etcd", "nodes"]}]
-    from_pods = chain(rules(site_ports=ports), "to_nodes")
+    from_pods = chain(rules(site_ports=ports, firewall_node_ports_from=["admin"]), "to_nodes")
     assert [line.split(" comment")[0] for line in from_pods] == ["icmp type echo-request accept", "tcp dport 6443 accept", "drop"]
