@@ -58,8 +58,14 @@ lock: $(VENV)/.ready-dev ## Pin requirements*.in anew
 	    --no-emit-index-url --no-emit-find-links --no-emit-trusted-host --output-file $$name.txt $$name.in; done
 
 clean: ## Remove the local nodes, their network, credentials and state
-	@if [ -x $(BIN)/ansible-playbook ]; then ansible-playbook -i localhost, playbooks/local_nodes_destroy.yml; fi
-	@rm -rf inventories/local/{credentials,state,10-nodes.yml} .ansible .mypy_cache .ruff_cache .pytest_cache
+	@# A scenario that failed leaves its nodes for looking at; they go too.
+	@for folder in inventories/local molecule/*/inventory; do \
+	  site=local; case $$folder in molecule/*) site=mol-$$(basename $$(dirname $$folder)); [ -e $$folder/10-nodes.yml ] || continue;; esac; \
+	  if [ -x $(BIN)/ansible-playbook ]; then \
+	    ansible-playbook -i localhost, playbooks/local_nodes_destroy.yml -e local_nodes_site=$$site -e local_nodes_inventory=$(CURDIR)/$$folder; fi; \
+	  rm -rf $$folder/{credentials,state,10-nodes.yml}; \
+	done
+	@rm -rf .ansible .mypy_cache .ruff_cache .pytest_cache
 
 clean-store: ## Remove what all checkouts of this machine share: built and fetched artifacts, node images
 	@rm -rf "$${ASHLAR_STORE:-$$HOME/.cache/ashlar/store}" "$${ASHLAR_CACHE:-$$HOME/.cache/ashlar}"
