@@ -117,10 +117,10 @@ class ActionModule(ActionBase):
         except ArtifactError as error:
             raise AnsibleError(str(error)) from None
         finally:
-            self._remove_tmp_path(self._connection._shell.tmpdir)  # type: ignore[no-untyped-call]
+            self._remove_tmp_path(self._connection._shell.tmpdir)
 
     def _run(self, variables: dict[str, Any]) -> dict[str, Any]:
-        _, arguments = self.validate_argument_spec(  # type: ignore[no-untyped-call]
+        _, arguments = self.validate_argument_spec(
             argument_spec={
                 "artifacts": {"type": "list", "elements": "str", "required": True},
                 "versions": {"type": "dict"},
@@ -254,7 +254,7 @@ class ActionModule(ActionBase):
 
         Uploads are verified on the host: by this step when it serves, by the installing one otherwise.
         """
-        user = str(there._get_remote_user() or "")  # type: ignore[no-untyped-call]
+        user = str(there._get_remote_user() or "")
         step = {"root": there._root, "_step": "seed", "_blobs": blobs, "_user": user, "_serve": serve}
         answer = self._module(there, step, variables)
         for attempt in (1, 2):

@@ -65,7 +65,7 @@ class ActionModule(ActionBase):
             raise AnsibleError(str(error)) from None
 
     def _run(self, variables: dict[str, Any]) -> dict[str, Any]:
-        _, arguments = self.validate_argument_spec(  # type: ignore[no-untyped-call]
+        _, arguments = self.validate_argument_spec(
             argument_spec={
                 "certificates": {"type": "list", "elements": "dict", "default": []},
                 "authorities": {"type": "list", "elements": "str", "default": []},
