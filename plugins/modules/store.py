@@ -53,7 +53,7 @@ options:
     type: path
   keep_caches:
     description:
-      - Keep the caches of builds after the store has everything, for who builds often. They take up to 20 GiB.
+      - Keep the caches of builds after the store has everything, for who builds often. They take up to 10 GiB.
         Default the variable C(artifacts_keep_caches), then V(false).
     type: bool
   record:
