@@ -3,7 +3,6 @@
 
 from __future__ import annotations
 
-import shutil
 import threading
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -92,12 +91,21 @@ class Obtainer:
         """What the store has of it and what it lacks."""
         plan = Plan()
         for target in self.targets(wanted):
-            index = self.store.read(target.artifact.name, target.version, target.key)
+            index = self._held(target)
             if index:
                 plan.present.append((target, index))
             else:
                 plan.missing.append(target)
         return plan
+
+    def _held(self, target: Target) -> Index | None:
+        """What the store has of a target, unless the catalogue records other bytes: then the source changed, and it is obtained anew."""
+        index = self.store.read(target.artifact.name, target.version, target.key)
+        if index is None:
+            return None
+        recorded = target.artifact.sums(target.version)
+        held = {f"{index.source}/{target.key}/{file.path}": file.sha256 for file in index.files}
+        return index if all(recorded.get(name, sha) == sha for name, sha in held.items()) else None
 
     def kinds(self, artifact: Artifact) -> list[str]:
         """The kinds of sources of an artifact that a run asks, in its order: the run's own order when it has one, else the catalogue's."""
@@ -113,7 +121,7 @@ class Obtainer:
         plan = self.plan(wanted)
         done = [Obtained(target, index.source, index, changed=False) for target, index in plan.present]
         if plan.missing:
-            self._sweep()
+            self.store.sweep()
             done += self._run(plan.missing)
             self._tidy()
         if self.options.record:
@@ -166,7 +174,7 @@ class Obtainer:
             if kind == "go" and not may_build:
                 return None
             with self._turn(kind, progress), self.store.lock(f"{name}-{target.key}", lambda: progress.still("another run is obtaining it")):
-                index = self.store.read(name, target.version, target.key)
+                index = self._held(target)
                 if index:
                     return Obtained(target, index.source, index, changed=True, seconds=progress.seconds)
                 started = time.monotonic()
@@ -200,20 +208,10 @@ class Obtainer:
         source = next((source for source in target.artifact.sources if isinstance(source, Go)), None)
         if one.index and one.index.source == "go" and source and not source.cgo and not any(file.image for file in target.artifact.files):
             sums = {f"go/{target.key}/{file.path}": file.sha256 for file in one.index.files}
-            known = target.artifact.sums(target.version)
-            for name, sha in sums.items():
-                if known.get(name, sha) != sha:
-                    raise ChecksumMismatch(f"{target.title}: {name} is recorded as {known[name]}, the store has {sha}; remove the line to record anew")
             if write_sums(target.artifact, target.version, sums):
                 self.say(f"{target.title}: checksums recorded in {target.artifact.folder(target.version)}")
                 return Obtained(target, one.source, one.index, changed=True, seconds=one.seconds)
         return one
-
-    def _sweep(self) -> None:
-        """Remove what processes that were killed left behind more than a day ago."""
-        for path in (self.store.root / "work").glob("*"):
-            if time.time() - path.stat().st_mtime > 86400:
-                shutil.rmtree(path, ignore_errors=True)
 
     def _tidy(self) -> None:
         """After the last build its caches are of no more use: the store has what they were for."""

@@ -81,7 +81,8 @@ def _put(store: Store, target: Target, kind: str, parts: dict[str, Path], scratc
     for name, path in parts.items():
         expected = recorded.get(f"{kind}/{target.key}/{name}")
         if expected and (found := digest(path)) != expected:
-            raise ChecksumMismatch(checksum_message(f"{target.title}: {name} ({kind})", expected, found))
+            hint = f" If its source was changed, remove the lines of {kind}/{target.key} from {target.artifact.folder(target.version)}/SHA256SUMS."
+            raise ChecksumMismatch(checksum_message(f"{target.title}: {name} ({kind})", expected, found) + hint)
     files = target.artifact.files or tuple(File(name, "0644") for name in sorted(parts))
     stored = []
     for item in files:

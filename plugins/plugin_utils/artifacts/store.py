@@ -213,6 +213,14 @@ class Store:
             _acquire(stream, kind, waiting, limit)
             yield
 
+    def sweep(self) -> None:
+        """Remove the scratch of processes that were killed, unless somebody is adding just now."""
+        try:
+            with self._flock(".store", fcntl.LOCK_EX, None, 0.0):
+                shutil.rmtree(self.root / "work", ignore_errors=True)
+        except ArtifactError:
+            pass
+
     def verify(self) -> list[str]:
         """Read every blob that an index names; return a sentence for each that is missing or not what its name says."""
         problems = []

@@ -359,6 +359,17 @@ def test_a_disk_that_fails_is_an_error_and_no_traceback(web: Web, shelf: Shelf, 
         shelf.obtainer().ensure({"tool": "1.0.0"})
 
 
+def test_what_the_store_has_is_obtained_anew_when_the_catalogue_records_other_bytes(shelf: Shelf, built: list[str]) -> None:
+    shelf.put("tool", [GO])
+    shelf.obtainer().ensure({"tool": "1.0.0"})
+    shelf.put("tool", [GO], {"go/amd64/tool": sha(BYTES)})
+    assert not shelf.obtainer().ensure({"tool": "1.0.0"})[0].changed
+    shelf.put("tool", [GO], {"go/amd64/tool": "0" * 64})
+    with pytest.raises(ChecksumMismatch, match="If its source was changed, remove the lines of go/amd64 from"):
+        shelf.obtainer().ensure({"tool": "1.0.0"})
+    assert len(built) == 2
+
+
 def test_a_plan_obtains_nothing(web: Web, shelf: Shelf) -> None:
     shelf.put("tool", [upstream(web), GO], recorded())
     obtainer = shelf.obtainer()

@@ -117,6 +117,15 @@ def test_collecting_removes_stale_scratch(store: Store) -> None:
     assert not (store.root / "work").exists()
 
 
+def test_scratch_of_who_was_killed_is_swept_but_not_that_of_who_adds(store: Store) -> None:
+    with store.adding(), store.scratch() as scratch:
+        store.sweep()
+        assert scratch.exists()
+    (store.root / "work" / "tmpdead").mkdir(parents=True)
+    store.sweep()
+    assert not (store.root / "work").exists()
+
+
 def hold(root: Path, marks: Path, name: str) -> None:
     store = Store(root)
     with store.lock("etcd"):
