@@ -113,8 +113,11 @@ def test_every_component_has_one_play_on_its_own_group() -> None:
 def test_every_play_leads_to_a_role_that_exists() -> None:
     named = {role for play in PLAYS for role in roles_of(play)}
     assert named <= set(ROLES)
-    groups = {str(play["hosts"]).partition("[")[0] for play in PLAYS} - {"all", "localhost"}
+    groups = {str(play["hosts"]).partition("[")[0] for play in PLAYS if "hosts" in play} - {"all", "localhost"}
     assert groups <= set(MANIFESTS)
+    for play in PLAYS:
+        if "hosts" not in play:
+            assert (ROOT / play["ansible.builtin.import_playbook"]).is_file()
 
 
 def test_plays_are_named_by_the_layer_of_their_component() -> None:
