@@ -14,6 +14,7 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 
 CHUNK = 1 << 18
+CONNECT_SECONDS = 5
 SOCKET_SECONDS = 30
 ATTEMPTS = 5
 PAUSE_SECONDS = 1.0
@@ -77,7 +78,9 @@ def _fetch_share(source: Source, context: ssl.SSLContext, share: list[str], blob
                 before = _size(path)
                 try:
                     if connection is None:
-                        connection = http.client.HTTPSConnection(source.address, source.port, timeout=SOCKET_SECONDS, context=context)
+                        connection = http.client.HTTPSConnection(source.address, source.port, timeout=CONNECT_SECONDS, context=context)
+                        connection.connect()
+                        connection.sock.settimeout(SOCKET_SECONDS)
                     _fetch_one(connection, sha256, blobs[sha256], path)
                     os.replace(path, f"{folder}/{sha256}")
                     break
