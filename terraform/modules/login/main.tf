@@ -1,0 +1,3 @@
+locals {
+  user_data = templatefile("${path.module}/cloud-config.yml.tftpl", { user = var.user, public_key = trimspace(var.public_key) })
+}
