@@ -100,21 +100,18 @@ import os
 import re
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, NoReturn
+from typing import Any
 
-from ansible import context
-from ansible.errors import AnsibleError, AnsibleParserError, ExitCode
+from ansible.errors import AnsibleError
 from ansible.plugins.inventory import BaseInventoryPlugin
 from ansible.template import Templar, trust_as_template
-from ansible.utils.display import Display
 from ansible.utils.vars import combine_vars
 from ansible.vars.plugins import get_vars_from_inventory_sources
 from ansible_collections.ashlar.stack.plugins.plugin_utils.site.catalogue import load
 from ansible_collections.ashlar.stack.plugins.plugin_utils.site.compile import plan_site
 from ansible_collections.ashlar.stack.plugins.plugin_utils.site.models import SITE_FOLDERS, Plan, Problem, SiteError
 from ansible_collections.ashlar.stack.plugins.plugin_utils.site.nodes import RawNode
-from ansible_collections.ashlar.stack.plugins.plugin_utils.site.reading import read_yaml
-from ansible_collections.ashlar.stack.plugins.plugin_utils.site.report import report
+from ansible_collections.ashlar.stack.plugins.plugin_utils.site.stop import stop, unreadable
 
 NAME = "ashlar.stack.stack"
 SUFFIXES = ("stack.yml", "stack.yaml")
@@ -150,11 +147,11 @@ class InventoryModule(BaseInventoryPlugin):
         try:
             raw_site = loader.load_from_file(path, cache="none", trusted_as_template=True)
         except AnsibleError as error:
-            _stop(report(_unreadable(path, error), os.getcwd()))
+            stop(unreadable(path, error))
         try:
             plan = plan_site(load(ROOT), raw_site, Path(path), self._nodes(path), set(inventory.groups))
         except SiteError as error:
-            _stop(report(error.problems, os.getcwd()))
+            stop(error.problems)
         self._write(plan)
 
     def _nodes(self, path: str) -> list[RawNode]:
@@ -207,29 +204,6 @@ class InventoryModule(BaseInventoryPlugin):
             if id(variables) not in marked:
                 marked[id(variables)] = trusted(variables)
             self.inventory.hosts[host].vars.update(marked[id(variables)])
-
-
-def _stop(message: str) -> NoReturn:
-    """Ends the program with one error.
-
-    Ansible would go on: try its other plugins on the same file, say each of their failures (and ours several times over) as warnings,
-    and run the playbook on whatever hosts it has unless any_unparsed_is_failed is set. A site that is wrong must not depend on that.
-
-    :raises AnsibleParserError: where there is no program of Ansible's to end, but somebody else's that uses its API.
-    """
-    if not context.CLIARGS:
-        raise AnsibleParserError(message)
-    Display().error(message)
-    raise SystemExit(int(ExitCode.PARSER_ERROR))
-
-
-def _unreadable(path: str, error: AnsibleError) -> list[Problem]:
-    """Why Ansible could not read the site file; in our words, which give the line, where they say it too."""
-    try:
-        read_yaml(Path(path))
-    except SiteError as ours:
-        return ours.problems
-    return [Problem(path, (), f"cannot be read: {error.message}")]
 
 
 def in_site_folder(path: str) -> bool:

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from ansible import context
 from ansible.errors import AnsibleParserError
 from ansible.inventory.data import InventoryData
 from ansible.parsing.dataloader import DataLoader
@@ -211,7 +212,7 @@ def test_what_is_claimed(tmp_path: Path) -> None:
 def test_a_program_is_ended_even_where_ansible_would_go_on(planned: Planned, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(AnsibleParserError, match="no host was touched"):
         planned(site={"stack": "none"})
-    monkeypatch.setattr(plugin.context, "CLIARGS", {"inventory": ["x"]})
+    monkeypatch.setattr(context, "CLIARGS", {"inventory": ["x"]})
     with pytest.raises(SystemExit) as ended:
         planned(site={"stack": "none"})
     assert ended.value.code == 4
