@@ -1,0 +1,290 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The inventory plugin ashlar.stack.terraform: the machines of Terraform's and OpenTofu's states as hosts, or why they can't be had."""
+
+from __future__ import annotations
+
+DOCUMENTATION = r"""
+---
+name: terraform
+short_description: Lists the machines of Terraform's and OpenTofu's states
+version_added: "1.0.0"
+author: Ashlar contributors (@ashlar)
+description:
+  - Reads machines from roots, state files and backends, and yields a host for each, with C(node_address), C(node_classes), C(node_zone),
+    C(node_labels) and how SSH gets there, as the stack plugin and the roles want it. Nothing is copied by hand.
+  - A state says its machines in an output C(nodes), which is checked against C(schemas/machines.json). Every root under C(terraform/) has one.
+  - A state without it is adopted. Its C(aws_instance), C(google_compute_instance) and C(openstack_compute_instance_v2) are read as they are, and
+    any other type of resource as O(resources) says. Only managed resources count, those of modules, C(count) and C(for_each) too. Data sources,
+    objects that wait for removal, and machines that are terminated are left out. A tainted machine is kept, with a warning.
+  - Before the first apply there are no machines. The plugin then yields no host, sets C(site_machines) to C(pending) on the group C(all), and
+    says so in a line. Of several sources, one that has none yet is enough, so that no platform is planned with half of its nodes.
+  - Everything else that is wrong ends the program with exit code 4 and one message, whatever C(any_unparsed_is_failed) says. Values of
+    sensitive outputs are never shown, and nothing but the machines goes to the cache.
+  - Only reads. It runs C(output), C(show), C(workspace list) and C(state pull) of the tool, and C(init) in a folder of its own for a backend.
+    It never initialises or applies a root, and takes no lock.
+extends_documentation_fragment:
+  - constructed
+  - inventory_cache
+notes:
+  - The file's name ends in C(terraform.yml) or C(terraform.yaml). Relative paths start in its folder, C(~) and environment variables are filled in.
+  - Keep state files out of the inventory's folder, where Ansible would read them as inventories.
+  - With a bastion, SSH goes by a ProxyCommand with the same key and known hosts, and not by C(ssh -J), which hands neither of them on.
+    Its host key belongs into the same C(credentials/ssh/known_hosts).
+  - Host keys are checked against C(credentials/ssh/known_hosts) beside this file where that exists, and strictly so. Otherwise SSH's own settings apply.
+  - C(ansible_become) is set on machines whose user is not root.
+  - Backends C(local), C(http) and C(s3) were tried with the tools themselves, C(gcs) was checked by its configuration only.
+requirements:
+  - python-terraform >= 0.10.1, and OpenTofu or Terraform >= 1.6, for roots and backends. A state file needs neither.
+options:
+  plugin:
+    description: Says that this file is for this plugin.
+    type: str
+    required: true
+    choices: [ashlar.stack.terraform]
+  sources:
+    description: Where the machines come from. Each source is exactly one of C(root), C(state) and C(backend). A node's name may occur in one of them only.
+    type: list
+    elements: dict
+    required: true
+    suboptions:
+      root:
+        description: The folder of a root, initialised. Its outputs and resources are asked for with the tool, from whatever backend it uses.
+        type: path
+      state:
+        description: A state file of version 4, which Terraform writes since 0.12, and OpenTofu always.
+        type: path
+      backend:
+        description: A backend that holds a state, without the root that wrote it. It is read by the tool, in a temporary folder.
+        type: dict
+        suboptions:
+          type:
+            description: Which backend.
+            type: str
+            required: true
+            choices: [local, s3, http, gcs]
+          config:
+            description:
+              - Its settings, as in the tool's documentation of it, for example C(bucket), C(key) and C(region).
+              - Secrets are refused here. They come from the environment (C(AWS_PROFILE), C(TF_HTTP_PASSWORD), C(GOOGLE_APPLICATION_CREDENTIALS)), or from C(config_files).
+            type: dict
+            default: {}
+          config_files:
+            description: Files with more settings, as for C(init -backend-config=FILE). They may hold secrets.
+            type: list
+            elements: path
+            default: []
+      workspace:
+        description: Workspace of the root or the backend. It must exist. Without it, a root's selected one and a backend's default one.
+        type: str
+      binary:
+        description:
+          - The tool for this source, a name or a path.
+          - Without it, what the environment variable E(ASHLAR_TOFU) names, else the first of C(tofu) and C(terraform) that is found.
+        type: str
+      var_files:
+        description: Files of variables of a root. Reading needs none of them; C(playbooks/machines.yml) applies the root with them.
+        type: list
+        elements: path
+        default: []
+      output:
+        description: The output that holds the machines. If it is named here, it must be there, and nothing is adopted instead. Otherwise V(nodes).
+        type: str
+      prefix:
+        description: Put before every node's name of this source, to tell the machines of several states apart, for example V(eu-).
+        type: str
+        default: ''
+  address:
+    description:
+      - Which address SSH goes to.
+      - V(auto) is the private one where there is a bastion, else the public one where the machine has one, else the private one.
+      - With V(public) no bastion is used.
+    type: str
+    default: auto
+    choices: [auto, public, private]
+  user:
+    description: User of SSH, over what the machines say. Adopted machines don't say it, so they need it here or in O(resources).
+    type: str
+  bastion:
+    description: The host through which SSH goes, over what the machines say.
+    type: dict
+    suboptions:
+      host:
+        description: Address or name.
+        type: str
+        required: true
+      user:
+        description: User of SSH there.
+        type: str
+        required: true
+      port:
+        description: Port of SSH there.
+        type: int
+  use_bastion:
+    description: Whether bastions are used. False where Ansible runs inside the private network.
+    type: bool
+    default: true
+  known_hosts:
+    description: File of host keys. By default C(credentials/ssh/known_hosts) beside this file, where it exists.
+    type: path
+  private_key:
+    description: Private key of SSH. By default C(credentials/ssh/id_ed25519) beside this file, where it exists; else SSH's own choice.
+    type: path
+  classes_from:
+    description: Tag (AWS), label (GCE) or metadata key (OpenStack) of adopted machines that says their node classes, separated by anything but letters.
+    type: str
+    default: ashlar_classes
+  classes:
+    description:
+      - Rules that say the node classes of adopted machines that don't say them themselves. The first that fits counts.
+      - Machines without classes are left out, with a warning that names them; an empty list of classes leaves them out without one.
+    type: list
+    elements: dict
+    default: []
+    suboptions:
+      name:
+        description: Pattern of node names, as in a shell, without the prefix.
+        type: str
+        default: '*'
+      type:
+        description: Type of the resource.
+        type: str
+      labels:
+        description: Tags, labels or metadata that the machine must have.
+        type: dict
+        default: {}
+      classes:
+        description: The node classes.
+        type: list
+        elements: str
+        required: true
+  resources:
+    description:
+      - How other types of resources are machines. Resource type to fields of the machine; also changes single fields of the built-in types.
+      - >-
+        The fields are C(name), C(id), C(private_ip), C(public_ip), C(user), C(port), C(zone), C(labels) and C(classes). Only C(private_ip) must be there.
+        Without C(name), it is the resource's C(name) attribute, else made of its address. Without C(id), the attribute C(id).
+      - A field is a path into the resource's attributes, parts separated by dots, numbers for items of lists and C(*) for the first item that has what follows
+        (V(network_interface.*.access_config.0.nat_ip)). A part with dots in it stands in double quotes (V(tags."example.com/role")).
+      - A list of paths is tried in order. C({value: X}) is X itself. C({path: P, match: R}) is the first group of the regular expression R in what P leads to,
+        or the whole match where R has no group.
+      - Addresses lose their prefix length. C(classes) may be a list or a text, of which the words that are node classes count. C(labels) may be a mapping,
+        a list of texts C(key=value), or a list of mappings with C(key) and C(value).
+    type: dict
+    default: {}
+  timeout_seconds:
+    description: How long each run of the tool may take.
+    type: int
+    default: 60
+  limit_mib:
+    description: How large a state may be. A state takes several times its size in memory.
+    type: int
+    default: 256
+"""
+
+EXAMPLES = r"""
+# inventories/prod/10-nodes.terraform.yml, beside 20-stack.yml: the machines of one root.
+plugin: ashlar.stack.terraform
+sources:
+  - root: ../../terraform/aws
+
+---
+# Two regions, each a workspace of the same root. SSH goes to the private addresses, through the bastion that the machines name.
+plugin: ashlar.stack.terraform
+sources:
+  - {root: ../../terraform/aws, workspace: eu, prefix: eu-, var_files: [eu.tfvars]}
+  - {root: ../../terraform/aws, workspace: us, prefix: us-, var_files: [us.tfvars]}
+address: private
+
+---
+# A state in S3 that others write, cached for ten minutes; credentials as for any tool of AWS (AWS_PROFILE, a role ...).
+plugin: ashlar.stack.terraform
+sources:
+  - backend:
+      type: s3
+      config: {bucket: example-states, key: platform/terraform.tfstate, region: eu-central-1}
+cache: true
+cache_plugin: ansible.builtin.jsonfile
+cache_connection: ~/.cache/ashlar/inventories
+cache_timeout: 600
+
+---
+# A state behind HTTP; the password is in the environment (TF_HTTP_PASSWORD). Or in a bucket of Google, or a file.
+plugin: ashlar.stack.terraform
+sources:
+  - backend: {type: http, config: {address: "https://states.example.com/platform", username: reader}}
+  - backend: {type: gcs, config: {bucket: example-states, prefix: edge}, config_files: [gcs.tfbackend]}
+    prefix: edge-
+  - backend: {type: local, config: {path: /srv/states/storage.tfstate}}
+    prefix: storage-
+
+---
+# An infrastructure that was there before, adopted: no output, plain instances. Their tag `role` says what they are for.
+plugin: ashlar.stack.terraform
+sources:
+  - state: /srv/states/legacy.tfstate
+user: ubuntu
+classes_from: role
+classes:
+  - {labels: {team: database}, classes: []}  # none of ours
+  - {name: "edge-*", classes: [edge]}
+  - {type: aws_instance, classes: [worker]}
+bastion: {host: bastion.example.com, user: jump}
+
+---
+# Proxmox, libvirt, Hetzner and vSphere: mappings of one's own.
+plugin: ashlar.stack.terraform
+sources:
+  - root: ../../../infrastructure
+user: debian
+resources:
+  proxmox_vm_qemu:
+    private_ip: [default_ipv4_address, {path: ipconfig0, match: "ip=([0-9.]+)"}]
+    zone: target_node
+    classes: tags                      # "k8s;control"
+    user: ciuser
+  libvirt_domain:
+    private_ip: network_interface.*.addresses.0
+  hcloud_server:
+    private_ip: [network.*.ip, ipv4_address]
+    public_ip: ipv4_address
+    zone: location
+    labels: labels
+    user: {value: root}
+  vsphere_virtual_machine:
+    private_ip: default_ip_address
+    classes: custom_attributes."42"
+classes:
+  - {name: "cp-*", classes: [control]}
+  - {name: "*", classes: [worker]}
+
+---
+# Groups and variables from what is known of each machine, as with other constructed inventories.
+plugin: ashlar.stack.terraform
+sources:
+  - root: ../../terraform/openstack
+strict: true
+keyed_groups:
+  - {key: node_zone, prefix: zone}
+groups:
+  large: node_volumes | default([]) | map(attribute='size_gib') | sum > 1000
+compose:
+  rack: node_labels.rack | default('none')
+"""
+
+from typing import Any
+
+from ansible.plugins.inventory import BaseInventoryPlugin, Cacheable, Constructable
+
+NAME = "ashlar.stack.terraform"
+SUFFIXES = ("terraform.yml", "terraform.yaml")
+
+
+class InventoryModule(BaseInventoryPlugin, Constructable, Cacheable):
+    """The thin shell: reads the configuration, has the machines fetched, writes hosts."""
+
+    NAME = NAME
+    inventory: Any  # Ansible declares it optional, for the time before parse() is called
+
+    def verify_file(self, path: str) -> bool:
+        """Whether ``path`` is a file for this plugin."""
+        return path.endswith(SUFFIXES) and bool(super().verify_file(path))
