@@ -65,7 +65,8 @@ options:
           config:
             description:
               - Its settings, as in the tool's documentation of it, for example C(bucket), C(key) and C(region).
-              - Secrets are refused here. They come from the environment (C(AWS_PROFILE), C(TF_HTTP_PASSWORD), C(GOOGLE_APPLICATION_CREDENTIALS)), or from C(config_files).
+              - Secrets are refused here. They come from the environment (C(AWS_PROFILE), C(TF_HTTP_PASSWORD), C(GOOGLE_APPLICATION_CREDENTIALS) ...),
+                or from C(config_files).
             type: dict
             default: {}
           config_files:
@@ -165,10 +166,11 @@ options:
         Without C(name), it is the resource's C(name) attribute, else made of its address. Without C(id), the attribute C(id).
       - A field is a path into the resource's attributes, parts separated by dots, numbers for items of lists and C(*) for the first item that has what follows
         (V(network_interface.*.access_config.0.nat_ip)). A part with dots in it stands in double quotes (V(tags."example.com/role")).
-      - A list of paths is tried in order. C({value: X}) is X itself. C({path: P, match: R}) is the first group of the regular expression R in what P leads to,
+      - >-
+        A list of paths is tried in order. C({value: X}) is X itself. C({path: P, match: R}) is the first group of the regular expression R in what P leads to,
         or the whole match where R has no group.
       - Addresses lose their prefix length. C(classes) may be a list or a text, of which the words that are node classes count. C(labels) may be a mapping,
-        a list of texts C(key=value), or a list of mappings with C(key) and C(value).
+        or a list of texts C(key=value).
     type: dict
     default: {}
   timeout_seconds:
