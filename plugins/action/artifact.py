@@ -8,7 +8,6 @@ One module execution when nothing is lacking. Otherwise: the host says what it l
 from __future__ import annotations
 
 import contextlib
-import fcntl
 import hashlib
 import json
 import tarfile
@@ -25,6 +24,7 @@ from ansible.executor.task_executor import TaskExecutor
 from ansible.plugins.action import ActionBase
 from ansible.template import Templar
 from ansible.utils.display import Display
+from ansible_collections.ashlar.stack.plugins.module_utils.locks import acquire
 from ansible_collections.ashlar.stack.plugins.plugin_utils.artifacts.errors import ArtifactError as StoreError
 from ansible_collections.ashlar.stack.plugins.plugin_utils.artifacts.store import Index, default_store
 
@@ -328,15 +328,8 @@ class ActionModule(ActionBase):
         folder.mkdir(parents=True, exist_ok=True)
         path = folder / f"artifacts-{hashlib.sha256(server.encode()).hexdigest()[:16]}.json"
         with open(path.with_suffix(".lock"), "w", encoding="utf-8") as stream:
-            deadline = time.monotonic() + LOCK_SECONDS
-            while True:
-                try:
-                    fcntl.flock(stream, fcntl.LOCK_EX | fcntl.LOCK_NB)
-                    break
-                except BlockingIOError:
-                    if time.monotonic() > deadline:
-                        raise ArtifactError(f"files were still being brought to {server} after {LOCK_SECONDS} seconds; is the link that slow?") from None
-                    time.sleep(0.05)
+            if not acquire(stream, LOCK_SECONDS):
+                raise ArtifactError(f"files were still being brought to {server} after {LOCK_SECONDS} seconds; is the link that slow?")
             known: dict[str, Any] = {}
             with contextlib.suppress(OSError, ValueError):
                 known = json.loads(path.read_text(encoding="utf-8"))

@@ -19,7 +19,6 @@ from __future__ import annotations
 
 import contextlib
 import errno
-import fcntl
 import hashlib
 import json
 import os
@@ -29,6 +28,8 @@ import time
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from typing import Any
+
+from ansible_collections.ashlar.stack.plugins.module_utils.locks import acquire
 
 OPT = "/opt/ashlar"
 STORE = OPT + "/.store"
@@ -517,15 +518,8 @@ class Host:
         """One run at a time works on a host's artifacts; waits LOCK_SECONDS at most. The memory is read again under the lock."""
         self._folder(os.path.dirname(self.root + MEMORY))
         with open(self.root + MEMORY + ".lock", "w", encoding="utf-8") as stream:
-            deadline = time.monotonic() + LOCK_SECONDS
-            while True:
-                try:
-                    fcntl.flock(stream, fcntl.LOCK_EX | fcntl.LOCK_NB)
-                    break
-                except BlockingIOError:
-                    if time.monotonic() > deadline:
-                        raise ArtifactError(f"another run works on this host's artifacts for {LOCK_SECONDS} seconds; let it end, then run again.") from None
-                    time.sleep(0.05)
+            if not acquire(stream, LOCK_SECONDS):
+                raise ArtifactError(f"another run works on this host's artifacts for {LOCK_SECONDS} seconds; let it end, then run again.")
             self.memory = Memory(self.root + MEMORY)
             yield
 

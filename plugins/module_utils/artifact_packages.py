@@ -10,10 +10,10 @@ import contextlib
 import fcntl
 import os
 import subprocess
-import time
 from collections.abc import Iterable, Iterator, Sequence
 
 from ansible_collections.ashlar.stack.plugins.module_utils.artifact import ArtifactError
+from ansible_collections.ashlar.stack.plugins.module_utils.locks import acquire
 
 LOCK = "/var/lib/dpkg/lock-frontend"
 LOCK_SECONDS = 180
@@ -110,18 +110,11 @@ def lock(root: str = "", seconds: float = LOCK_SECONDS) -> Iterator[None]:
     """Holds dpkg's front-end lock as apt does, so that dpkg neither waits nor fails for it; waits `seconds` at most."""
     path = root + LOCK
     with open(path, "a", encoding="utf-8") as stream:
-        deadline = time.monotonic() + seconds
-        while True:
-            try:
-                fcntl.lockf(stream, fcntl.LOCK_EX | fcntl.LOCK_NB)
-                break
-            except OSError:
-                if time.monotonic() > deadline:
-                    raise ArtifactError(
-                        f"{path} is held by another program (apt, unattended-upgrades?) for {seconds:.0f} seconds. "
-                        f"Let it end (fuser -v {path}), then run again."
-                    ) from None
-                time.sleep(0.2)
+        if not acquire(stream, seconds, take=fcntl.lockf):
+            raise ArtifactError(
+                f"{path} is held by another program (apt, unattended-upgrades?) for {seconds:.0f} seconds. "
+                f"Let it end (fuser -v {path}), then run again."
+            )
         yield
 
 

@@ -9,12 +9,12 @@ from __future__ import annotations
 
 import contextlib
 import errno
-import fcntl
 import os
 import stat
-import time
 from collections.abc import Iterator
 from dataclasses import dataclass
+
+from ansible_collections.ashlar.stack.plugins.module_utils.locks import acquire
 
 MAX_LINKS = 40
 DIRECTORY_FLAGS = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
@@ -263,18 +263,11 @@ class HostFiles:
     def lock(self, folder: str, seconds: float) -> None:
         """Be the only one at work on a folder of Ashlar's own memory until `close`; FileError when another still is after `seconds`."""
         self.make_parents(folder)
-        end = time.monotonic() + seconds
-        while True:
-            try:
-                fcntl.flock(self.folder(folder), fcntl.LOCK_EX | fcntl.LOCK_NB)
-                return
-            except BlockingIOError:
-                if time.monotonic() > end:
-                    raise FileError(
-                        f"another run has been at work on this host for {seconds:.0f} s (it holds {folder}); "
-                        f"see who with 'fuser -v {folder}', let it end or end it, and run again"
-                    ) from None
-            time.sleep(0.1)
+        if not acquire(self.folder(folder), seconds):
+            raise FileError(
+                f"another run has been at work on this host for {seconds:.0f} s (it holds {folder}); "
+                f"see who with 'fuser -v {folder}', let it end or end it, and run again"
+            )
 
     def names(self, path: str) -> list[str]:
         """Names in a folder, sorted; none when it is not there."""

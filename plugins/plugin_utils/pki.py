@@ -18,18 +18,17 @@ from __future__ import annotations
 import base64
 import contextlib
 import datetime
-import fcntl
 import ipaddress
 import os
 import re
 import tempfile
-import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import yaml
+from ansible_collections.ashlar.stack.plugins.module_utils.locks import acquire
 from cryptography import x509
 from cryptography.exceptions import InvalidSignature
 from cryptography.hazmat.primitives import hashes, serialization
@@ -567,17 +566,8 @@ class Credentials:
         except OSError as error:
             raise CertificatesError(f"{self.root} cannot be written: {error.strerror}. The user who runs Ansible must own it.") from None
         with stream:
-            deadline = time.monotonic() + LOCK_SECONDS
-            while True:
-                try:
-                    fcntl.flock(stream, fcntl.LOCK_EX | fcntl.LOCK_NB)
-                    break
-                except BlockingIOError:
-                    if time.monotonic() > deadline:
-                        raise CertificatesError(
-                            f"{self.root}/.lock is held by another run for {LOCK_SECONDS} seconds. Let that run end, then run again."
-                        ) from None
-                    time.sleep(0.01)
+            if not acquire(stream, LOCK_SECONDS):
+                raise CertificatesError(f"{self.root}/.lock is held by another run for {LOCK_SECONDS} seconds. Let that run end, then run again.")
             self._locked = True
             try:
                 yield

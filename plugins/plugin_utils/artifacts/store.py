@@ -28,7 +28,9 @@ from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import IO, Any
+from typing import Any
+
+from ansible_collections.ashlar.stack.plugins.module_utils.locks import acquire
 
 from .errors import ArtifactError, ChecksumMismatch
 
@@ -210,7 +212,8 @@ class Store:
         directory = self.root / "locks"
         directory.mkdir(parents=True, exist_ok=True)
         with (directory / name).open("a") as stream:
-            _acquire(stream, kind, waiting, limit)
+            if not acquire(stream, limit, kind, waiting=waiting):
+                raise ArtifactError(f"{stream.name}: another run has held this lock for {limit:.0f} s; let it finish or end it, then run again")
             yield
 
     def sweep(self) -> None:
@@ -305,19 +308,3 @@ def _sync(path: Path) -> None:
         os.fsync(descriptor)
     finally:
         os.close(descriptor)
-
-
-def _acquire(stream: IO[str], kind: int, waiting: Callable[[], None] | None, limit: float) -> None:
-    end = time.monotonic() + limit
-    pause = 0.01
-    while True:
-        try:
-            fcntl.flock(stream, kind | fcntl.LOCK_NB)
-            return
-        except BlockingIOError:
-            if time.monotonic() > end:
-                raise ArtifactError(f"{stream.name}: another run has held this lock for {limit:.0f} s; let it finish or end it, then run again") from None
-        if waiting and pause >= 1.0:
-            waiting()
-        time.sleep(pause)
-        pause = min(1.0, pause * 2)
