@@ -6,8 +6,6 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from ansible.errors import AnsibleError
-from ansible.plugins.action import ActionBase
 from ansible.utils.display import Display
 from ansible_collections.ashlar.stack.plugins.action.store import COLLECTION, QUIET_SECONDS, options, wanted
 from ansible_collections.ashlar.stack.plugins.plugin_utils.artifacts import bundle
@@ -16,6 +14,7 @@ from ansible_collections.ashlar.stack.plugins.plugin_utils.artifacts.errors impo
 from ansible_collections.ashlar.stack.plugins.plugin_utils.artifacts.obtain import Obtainer
 from ansible_collections.ashlar.stack.plugins.plugin_utils.artifacts.progress import Progress
 from ansible_collections.ashlar.stack.plugins.plugin_utils.artifacts.store import Store
+from ansible_collections.ashlar.stack.plugins.plugin_utils.controller import ControllerAction
 
 display = Display()
 ARGUMENTS: dict[str, dict[str, Any]] = {
@@ -30,23 +29,12 @@ ARGUMENTS: dict[str, dict[str, Any]] = {
 }
 
 
-class ActionModule(ActionBase):
-    """Runs on the controller, once, whatever hosts there are."""
+class ActionModule(ControllerAction):
+    """The bundle holds the collection and what it installs."""
 
-    _supports_check_mode = True
-    _supports_diff = False
-    _requires_connection = False
-    BYPASS_HOST_LOOP = True
+    ERRORS = (ArtifactError, OSError)
 
-    def run(self, tmp: str | None = None, task_vars: dict[str, Any] | None = None) -> dict[str, Any]:
-        result: dict[str, Any] = super().run(tmp, task_vars)
-        try:
-            result.update(self._write(task_vars or {}))
-        except (ArtifactError, OSError) as error:
-            raise AnsibleError(str(error)) from None
-        return result
-
-    def _write(self, variables: dict[str, Any]) -> dict[str, Any]:
+    def act(self, variables: dict[str, Any]) -> dict[str, Any]:
         _, arguments = self.validate_argument_spec(argument_spec=ARGUMENTS)
         chosen = options(arguments, variables, self._templar)
         store = Store(arguments["store"])

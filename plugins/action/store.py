@@ -8,13 +8,12 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from ansible.errors import AnsibleError
-from ansible.plugins.action import ActionBase
 from ansible.utils.display import Display
 from ansible_collections.ashlar.stack.plugins.plugin_utils.artifacts.catalogue import KINDS, Catalogue
 from ansible_collections.ashlar.stack.plugins.plugin_utils.artifacts.errors import ArtifactError
 from ansible_collections.ashlar.stack.plugins.plugin_utils.artifacts.obtain import Obtained, Obtainer, Options
 from ansible_collections.ashlar.stack.plugins.plugin_utils.artifacts.store import Store
+from ansible_collections.ashlar.stack.plugins.plugin_utils.controller import ControllerAction
 
 display = Display()
 COLLECTION = Path(__file__).resolve().parents[2]
@@ -96,23 +95,12 @@ def described(one: Obtained) -> dict[str, Any]:
     }
 
 
-class ActionModule(ActionBase):
-    """Runs on the controller, once, whatever hosts there are."""
+class ActionModule(ControllerAction):
+    """The store holds what is asked for."""
 
-    _supports_check_mode = True
-    _supports_diff = False
-    _requires_connection = False
-    BYPASS_HOST_LOOP = True
+    ERRORS = (ArtifactError,)
 
-    def run(self, tmp: str | None = None, task_vars: dict[str, Any] | None = None) -> dict[str, Any]:
-        result: dict[str, Any] = super().run(tmp, task_vars)
-        try:
-            result.update(self._ensure(task_vars or {}))
-        except ArtifactError as error:
-            raise AnsibleError(str(error)) from None
-        return result
-
-    def _ensure(self, variables: dict[str, Any]) -> dict[str, Any]:
+    def act(self, variables: dict[str, Any]) -> dict[str, Any]:
         _, arguments = self.validate_argument_spec(argument_spec=ARGUMENTS)
         chosen = options(arguments, variables, self._templar)
         versions = wanted(arguments["artifacts"])
