@@ -136,6 +136,13 @@ class Builder:
             flags = [expand(flag, version, architecture) for flag in one.flags]
             run([os.environ.get("CC", "gcc"), *flags, "-o", str(scratch / name), one.file], home, f"compiling {one.file}")
             built[name] = scratch / name
+        for name, (module, file) in source.copy.items():
+            original = self._module(module, place, run, go) / file
+            if not original.is_file():
+                raise ArtifactError(f"{folder}: {module} has no {file} to copy; correct `copy` in artifact.yml")
+            (scratch / name).parent.mkdir(parents=True, exist_ok=True)
+            shutil.copyfile(original, scratch / name)
+            built[name] = scratch / name
         return built
 
     def _commands(self, source: Go, version: str, architecture: str, module: str, place: Path, out: Path, run: _Runner, go: GoCommand) -> None:

@@ -58,13 +58,14 @@ class Compile:
 class Go:
     """Commands built from the Go module in ``artifacts/<name>/<version>/``.
 
-    ``build`` maps a file to the package it is built from. ``change`` maps a module to files in it that are replaced (by a file of the
+    ``build`` maps a file to the package it is built from, ``copy`` one to (module, file in it) that is taken as it is. ``change`` maps a module to files in it that are replaced (by a file of the
     version's folder) or left out (""). ``commands`` and ``libraries`` (pkg-config) must be on the controller; they map to the Debian package
     that has them. ``disk_gib`` is what the caches of a build from nothing take.
     """
 
     build: Mapping[str, str] = field(default_factory=dict)
     compile: Mapping[str, Compile] = field(default_factory=dict)
+    copy: Mapping[str, tuple[str, str]] = field(default_factory=dict)
     change: Mapping[str, Mapping[str, str]] = field(default_factory=dict)
     tags: tuple[str, ...] = ()
     ldflags: tuple[str, ...] = ()
@@ -300,7 +301,7 @@ class _Reader:
                 case Upstream():
                     given = source.members
                 case Go():
-                    given = [*source.build, *source.compile]
+                    given = [*source.build, *source.compile, *source.copy]
                 case Package():
                     given = source.extract
                     if bool(source.extract) == artifact.packages:
@@ -365,18 +366,23 @@ class _Reader:
         return Upstream(self.text(data["url"], f"{where}.url"), self.table(data["members"], f"{where}.members"))
 
     def go(self, raw: Any, where: str) -> Source:
-        data = self.mapping(raw, where, ["kind"], ["build", "compile", "change", "tags", "ldflags", "cgo", "needs", "disk_gib"])
+        data = self.mapping(raw, where, ["kind"], ["build", "compile", "copy", "change", "tags", "ldflags", "cgo", "needs", "disk_gib"])
         needs = self.mapping(data.get("needs", {}), f"{where}.needs", [], ["commands", "libraries"])
         compiled = {}
         for name, item in (data.get("compile") or {}).items():
             one = self.mapping(item, f"{where}.compile.{name}", ["module", "file"], ["flags"])
             compiled[name] = Compile(one["module"], one["file"], self.texts(one.get("flags", []), f"{where}.compile.{name}.flags"))
+        copied = {}
+        for name, item in (data.get("copy") or {}).items():
+            one = self.mapping(item, f"{where}.copy.{name}", ["module", "file"], [])
+            copied[name] = (self.text(one["module"], f"{where}.copy.{name}.module"), self.text(one["file"], f"{where}.copy.{name}.file"))
         disk = data.get("disk_gib", 3)
         if not isinstance(disk, int | float) or disk <= 0:
             raise self.fail(f"{where}.disk_gib", disk, "a number of GiB")
         return Go(
             build=self.table(data.get("build", {}), f"{where}.build"),
             compile=compiled,
+            copy=copied,
             change={module: self.table(files, f"{where}.change.{module}") for module, files in (data.get("change") or {}).items()},
             tags=self.texts(data.get("tags", []), f"{where}.tags"),
             ldflags=self.texts(data.get("ldflags", []), f"{where}.ldflags"),

@@ -134,6 +134,19 @@ def test_a_c_file_of_a_module_is_compiled(tmp_path: Path, artifact: Artifact, pr
     assert built["tool"].read_text() == f"-DVERSION=v2.0.0 -o {built['tool']} src/tool.c\n"
 
 
+def test_a_file_of_a_module_is_taken_as_it_is(tmp_path: Path, artifact: Artifact, progress: Progress, go: Path) -> None:
+    (tmp_path / "modules" / "example.com" / "tool" / "etc").mkdir(parents=True)
+    (tmp_path / "modules" / "example.com" / "tool" / "etc" / "page.tmpl").write_text("hello {{ .Name }}\n")
+    built = build(tmp_path, artifact, progress, Go(copy={"rootfs/page.tmpl": ("example.com/tool", "etc/page.tmpl")}, disk_gib=0.1))
+    assert built["rootfs/page.tmpl"].read_text() == "hello {{ .Name }}\n"
+
+
+def test_a_copy_of_a_file_that_is_not_there_is_named(tmp_path: Path, artifact: Artifact, progress: Progress, go: Path) -> None:
+    (tmp_path / "modules" / "example.com" / "tool").mkdir(parents=True)
+    with pytest.raises(ArtifactError, match="has no gone.tmpl to copy"):
+        build(tmp_path, artifact, progress, Go(copy={"page": ("example.com/tool", "gone.tmpl")}, disk_gib=0.1))
+
+
 @pytest.mark.parametrize(
     ("output", "kind"),
     [
