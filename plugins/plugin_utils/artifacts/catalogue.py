@@ -58,9 +58,9 @@ class Compile:
 class Go:
     """Commands built from the Go module in ``artifacts/<name>/<version>/``.
 
-    ``build`` maps a file to the package it is built from, ``copy`` one to (module, file in it) that is taken as it is. ``change`` maps a module to files in it that are replaced (by a file of the
-    version's folder) or left out (""). ``commands`` and ``libraries`` (pkg-config) must be on the controller; they map to the Debian package
-    that has them. ``disk_gib`` is what the caches of a build from nothing take.
+    ``build`` maps a file to the package it is built from, ``copy`` one to (module, file in it) that is taken as it is. ``change`` maps a
+    module to files in it that are replaced (by a file of the version's folder) or left out (""). ``commands`` and ``libraries`` (pkg-config)
+    must be on the controller; they map to the Debian package that has them. ``disk_gib`` is what the caches of a build from nothing take.
     """
 
     build: Mapping[str, str] = field(default_factory=dict)
