@@ -10,12 +10,19 @@ variable "user" {
 }
 
 variable "public_key" {
-  description = "SSH public key of Ansible, one line as in id_ed25519.pub."
+  description = "SSH public key of Ansible, one line as in id_ed25519.pub. Null: what stands in public_key_file."
   type        = string
-  nullable    = false
+  default     = null
+}
 
-  validation {
-    condition     = can(regex("^(ssh-ed25519|ssh-rsa|ecdsa-sha2-nistp(256|384|521)|sk-ssh-ed25519@openssh.com|sk-ecdsa-sha2-nistp256@openssh.com) [A-Za-z0-9+/]+=*( [ -~]*)?$", trimspace(var.public_key)))
-    error_message = "public_key is no SSH public key. Allowed: one line, type, base64 and comment, as in the file id_ed25519.pub that ssh-keygen writes."
-  }
+variable "public_key_file" {
+  description = "File of the public key. Null: credentials/ssh/id_ed25519.pub of the site."
+  type        = string
+  default     = null
+}
+
+variable "site_folder" {
+  description = "Folder of the site. Needed where neither public_key nor public_key_file is given."
+  type        = string
+  default     = null
 }

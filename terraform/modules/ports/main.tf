@@ -18,6 +18,17 @@ locals {
   options  = try(local.site.options, {})
   node_all = ["control", "edge", "storage", "worker"]
 
+  # One network holds or overlaps another if both are equal when cut to the shorter prefix.
+  outside = [for name, gateway in var.gateways : name if !anytrue([for network in local.admin : try(
+    tonumber(split("/", network)[1]) <= tonumber(split("/", gateway)[1]) && cidrsubnet("${split("/", gateway)[0]}/${split("/", network)[1]}", 0, 0) == cidrsubnet(network, 0, 0),
+    false
+  )])]
+  overlapping = [for name, network in local.networks : name if try(
+    cidrsubnet("${split("/", network)[0]}/${min(split("/", network)[1], split("/", var.network)[1])}", 0, 0) ==
+    cidrsubnet("${split("/", var.network)[0]}/${min(split("/", network)[1], split("/", var.network)[1])}", 0, 0),
+    false
+  )]
+
   stack_files = [for place in [local.folder, local.repository] : "${place}/stacks/${local.stack_name}.yml" if fileexists("${place}/stacks/${local.stack_name}.yml")]
   stack_known = local.stack_name != "" && local.stack_name != "slots" && length(local.stack_files) > 0
   stack       = try(yamldecode(file(local.stack_files[0])), {})

@@ -46,11 +46,26 @@ output "admin" {
     condition     = alltrue([for network in local.admin : can(cidrnetmask(network)) && try(cidrsubnet(network, 0, 0) == network, false)])
     error_message = "${local.site_file}: networks.admin is ${jsonencode(local.admin)}. Allowed: IPv4 networks in CIDR notation, for example 203.0.113.0/24 or 203.0.113.7/32."
   }
+
+  precondition {
+    condition     = length(local.outside) == 0
+    error_message = "${local.site_file}: networks.admin is ${jsonencode(local.admin)}, without ${join(", ", [for name in local.outside : "${var.gateways[name]} (${name})"])}. The nodes' own firewall would refuse what comes from there. Add it to networks.admin."
+  }
 }
 
 output "networks" {
   description = "pods and services of the site, which the nodes' network must not overlap."
   value       = local.networks
+
+  precondition {
+    condition     = var.network == null || (can(cidrnetmask(var.network)) && try(cidrsubnet(var.network, 0, 0) == var.network, false))
+    error_message = "network_cidr is ${jsonencode(var.network)}. Allowed: an IPv4 network in CIDR notation, for example 10.20.0.0/16."
+  }
+
+  precondition {
+    condition     = length(local.overlapping) == 0
+    error_message = "The nodes' network ${coalesce(var.network, "none")} overlaps ${join(" and ", [for name in local.overlapping : "networks.${name} of ${local.site_file} (${local.networks[name]})"])}. Give networks that have no address in common."
+  }
 }
 
 output "components" {

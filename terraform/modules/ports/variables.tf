@@ -30,3 +30,16 @@ variable "repository" {
   type        = string
   default     = null
 }
+
+variable "network" {
+  description = "CIDR of the nodes' network, which is held against the site's networks; null where the root makes none."
+  type        = string
+  default     = null
+}
+
+variable "gateways" {
+  description = "What reaches nodes from beside them -> its CIDR: bastions, load balancers that ask for health. The nodes' own firewall lets it in only if networks.admin holds it."
+  type        = map(string)
+  default     = {}
+  nullable    = false
+}
