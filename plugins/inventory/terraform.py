@@ -273,20 +273,125 @@ compose:
   rack: node_labels.rack | default('none')
 """
 
+import hashlib
+import os
+import re
+from collections.abc import Mapping
+from dataclasses import asdict
+from pathlib import Path
 from typing import Any
 
+from ansible.errors import AnsibleError
 from ansible.plugins.inventory import BaseInventoryPlugin, Cacheable, Constructable
+from ansible.utils.display import Display
+from ansible_collections.ashlar.stack.plugins.plugin_utils.machines.collect import Collected, collect
+from ansible_collections.ashlar.stack.plugins.plugin_utils.machines.configuration import Configuration, parse_configuration
+from ansible_collections.ashlar.stack.plugins.plugin_utils.machines.contract import Machine, as_raw, parse_machines
+from ansible_collections.ashlar.stack.plugins.plugin_utils.machines.hosts import write_hosts
+from ansible_collections.ashlar.stack.plugins.plugin_utils.site.models import Problem, SiteError
+from ansible_collections.ashlar.stack.plugins.plugin_utils.site.stop import stop, unreadable
 
 NAME = "ashlar.stack.terraform"
 SUFFIXES = ("terraform.yml", "terraform.yaml")
+OTHERS = ("ashlar.stack.stack", "ashlar.stack.cloud")
 
 
 class InventoryModule(BaseInventoryPlugin, Constructable, Cacheable):
-    """The thin shell: reads the configuration, has the machines fetched, writes hosts."""
+    """The thin shell: reads the configuration, has the machines collected, writes hosts."""
 
     NAME = NAME
     inventory: Any  # Ansible declares it optional, for the time before parse() is called
 
     def verify_file(self, path: str) -> bool:
         """Whether ``path`` is a file for this plugin."""
-        return path.endswith(SUFFIXES) and bool(super().verify_file(path))
+        if not path.endswith(SUFFIXES) or not os.access(path, os.R_OK) or not os.path.isfile(path):
+            return False
+        with open(path, encoding="utf-8", errors="replace") as file:
+            keys = dict(re.findall(r"^([\w-]+)\s*:\s*[\"']?([\w.-]*)", file.read(), re.MULTILINE))
+        # One that is empty, misspells the plugin's name or has no `plugin:` line is claimed too: no other plugin would say what is wrong with it.
+        return keys["plugin"].startswith("ashlar.") and keys["plugin"] not in OTHERS if "plugin" in keys else not keys or "sources" in keys
+
+    def parse(self, inventory: Any, loader: Any, path: str, cache: bool = True) -> None:
+        """Adds a host for every machine, or says that there are none yet.
+
+        Ends the program, or raises AnsibleParserError, with everything that is wrong in one message.
+        """
+        super().parse(inventory, loader, path, cache)
+        try:
+            raw = loader.load_from_file(path, cache="none", trusted_as_template=True)
+        except AnsibleError as error:
+            stop(unreadable(path, error))
+        try:
+            configuration = parse_configuration(DOCUMENTATION, raw, Path(path))
+            self._set_options(raw, path)
+            collected = self._collected(configuration, path, cache)
+            for warning in collected.warnings:
+                Display().warning(warning)
+            if collected.pending:
+                self._pending(collected)
+                return
+            write_hosts(inventory, collected.machines, configuration.hosts)
+            self._construct(path, collected.machines)
+        except SiteError as error:
+            stop(error.problems)
+
+    def _set_options(self, raw: Mapping[str, Any], path: str) -> None:
+        try:
+            self.set_options(direct=dict(raw), var_options=self._vars)
+        except AnsibleError as error:
+            raise SiteError([Problem(path, (), f"has an option that Ansible refuses: {error.message}")]) from error
+
+    def _collected(self, configuration: Configuration, path: str, cache: bool) -> Collected:
+        if not self.get_option("cache"):
+            return collect(configuration, os.environ)
+        try:
+            self.load_cache_plugin()
+            key = self.get_cache_key(path)
+            # What was asked for is part of it: a cache of another configuration is none.
+            asked = hashlib.sha256(repr(asdict(configuration)).encode()).hexdigest()
+            if cache:
+                machines = _cached(self._cache, key, asked)
+                if machines is not None:
+                    return Collected(machines)
+            collected = collect(configuration, os.environ)
+            # What is pending must be asked for again: it is about to be applied.
+            if collected.cacheable and not collected.pending:
+                self._cache[key] = {"asked": asked, "machines": {name: as_raw(machine) for name, machine in collected.machines.items()}}
+                self.update_cache_if_changed()
+        except (AnsibleError, OSError) as error:
+            text = f"can't be used: {error}. Correct cache_plugin and cache_connection, or take cache out."
+            raise SiteError([Problem(path, ("cache",), text)]) from error
+        return collected
+
+    def _pending(self, collected: Collected) -> None:
+        self.inventory.groups["all"].set_variable("site_machines", "pending")
+        reasons = "; ".join(collected.pending)
+        Display().display(f"No machines yet: {reasons}. playbooks/machines.yml applies a root.", stderr=True)
+
+    def _construct(self, path: str, machines: Mapping[str, Machine]) -> None:
+        compose, groups, keyed_groups = (self.get_option(name) for name in ("compose", "groups", "keyed_groups"))
+        if not (compose or groups or keyed_groups):
+            return
+        strict = self.get_option("strict")
+        try:
+            for name in machines:
+                variables = {**self.inventory.hosts[name].vars, "inventory_hostname": name}
+                self._set_composite_vars(compose, variables, name, strict=strict)
+                if compose:
+                    variables = {**variables, **self.inventory.hosts[name].vars}
+                self._add_host_to_composed_groups(groups, variables, name, strict=strict, fetch_hostvars=False)
+                self._add_host_to_keyed_groups(keyed_groups, variables, name, strict=strict, fetch_hostvars=False)
+        except AnsibleError as error:
+            raise SiteError([Problem(path, (), f"{error.message} Correct compose, groups or keyed_groups, or set strict: false.")]) from error
+
+
+def _cached(cache: Any, key: str, asked: str) -> dict[str, Machine] | None:
+    """The machines that the cache has for this configuration; None where it has none, or something else."""
+    try:
+        found = cache[key]
+    except (KeyError, AnsibleError, ValueError):
+        return None
+    if not isinstance(found, Mapping) or found.get("asked") != asked or not isinstance(found.get("machines"), Mapping):
+        return None
+    machines, problems = parse_machines(found["machines"], "cache")
+    return None if problems else machines

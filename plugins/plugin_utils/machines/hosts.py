@@ -128,7 +128,7 @@ def _facts(machine: Machine) -> dict[str, Any]:
         ("node_volumes", [asdict(volume) for volume in machine.volumes]),
         ("node_load_balancers", dict(machine.load_balancers)),
         ("node_ssh_host_keys", list(machine.ssh_host_keys)),
-        ("node_bastion", machine.bastion and asdict(machine.bastion)),
+        ("node_bastion", machine.bastion and {key: value for key, value in asdict(machine.bastion).items() if value is not None}),
         ("node_management", machine.management and asdict(machine.management)),
     ):
         if value:

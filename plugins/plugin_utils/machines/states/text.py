@@ -1,0 +1,206 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Texts of states and of the tool's answers -> State. No file and no program is touched here.
+
+Formats: https://opentofu.org/docs/internals/json-format/ for ``output -json`` and ``show -json``; that of the state file, version 4, is
+the tools' own and is checked part by part.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
+
+from ansible_collections.ashlar.stack.plugins.plugin_utils.machines.states.model import Output, Resource, State, StateFault
+from ansible_collections.ashlar.stack.plugins.plugin_utils.site.reading import quoted
+
+VERSION = 4
+RESTORE = "Restore it: from terraform.tfstate.backup beside it, or an earlier version that the backend keeps."
+_SURROGATE = re.compile(r"\\u[dD][89a-fA-F]")
+
+
+def parse_json(data: bytes, limit_bytes: int) -> Any:
+    """The value of a JSON text in UTF-8.
+
+    :raises StateFault: it is too large, or no such text.
+    """
+    check_size(len(data), limit_bytes)
+    try:
+        text = data.decode("utf-8")
+        value = json.loads(text, parse_constant=_no_constant)
+        if _SURROGATE.search(text):
+            # Half a surrogate pair is valid JSON, and no text that could be printed.
+            json.dumps(value, ensure_ascii=False).encode("utf-8")
+    except json.JSONDecodeError as error:
+        cut = "It ends in the middle" if error.pos >= len(text.rstrip()) or error.msg.startswith("Unterminated") else "It is damaged"
+        raise StateFault(f"is not valid JSON: line {error.lineno}, column {error.colno}: {error.msg}. {cut}. {RESTORE}") from None
+    except UnicodeError:
+        raise StateFault(f"is not UTF-8 text, so it is damaged or no state. {RESTORE}") from None
+    except RecursionError:
+        raise StateFault(f"is nested too deeply for a state, so it is damaged or no state. {RESTORE}") from None
+    except ValueError as error:
+        raise StateFault(f"is not valid JSON: {str(error).split(';')[0]}. It is damaged. {RESTORE}") from None
+    return value
+
+
+def check_size(size_bytes: int, limit_bytes: int) -> None:
+    """:raises StateFault: it is too large."""
+    if size_bytes > limit_bytes:
+        shown = f"{size_bytes / 1048576:.1f} MiB, more than limit_mib allows ({limit_bytes // 1048576})"
+        raise StateFault(f"has {shown}. Raise limit_mib if it is a state; it needs several times its size in memory.")
+
+
+def parse_state(data: bytes, limit_bytes: int) -> State:
+    """A state file of version 4.
+
+    :raises StateFault: it is none, or one of another version.
+    """
+    if not data.strip():
+        raise StateFault(f"is empty, which no state is. {RESTORE} If there is nothing to restore, remove the file.")
+    raw = parse_json(data, limit_bytes)
+    if not isinstance(raw, dict):
+        raise StateFault("is JSON, but no state: a state is a mapping with the key version. Give the path of a state file.")
+    if "encrypted_data" in raw:
+        raise StateFault(
+            "is encrypted by OpenTofu. A file can't be decrypted here: give its `root` (or `backend`) instead, "
+            "with the encryption's configuration there or in the environment (TF_ENCRYPTION)."
+        )
+    _check_version(raw)
+    outputs = raw.get("outputs", {})
+    resources = raw.get("resources", [])
+    if not isinstance(outputs, dict) or not isinstance(resources, list):
+        raise StateFault(f"is damaged: its outputs or resources are not what they are in a state. {RESTORE}")
+    return State(_outputs(outputs), lambda: _state_resources(resources))
+
+
+def parse_outputs(data: bytes, limit_bytes: int) -> Mapping[str, Output]:
+    """What ``output -json`` printed.
+
+    :raises StateFault: it is something else.
+    """
+    raw = parse_json(data, limit_bytes)
+    if not isinstance(raw, dict):
+        raise StateFault("gave outputs that are no mapping. Is the binary Terraform or OpenTofu?")
+    return _outputs(raw)
+
+
+def parse_shown(data: bytes, limit_bytes: int) -> Sequence[Resource]:
+    """What ``show -json`` printed; no resources where there is no state.
+
+    :raises StateFault: it is something else.
+    """
+    raw = parse_json(data, limit_bytes)
+    if not isinstance(raw, dict) or not str(raw.get("format_version", "")).startswith(("0.", "1.")):
+        version = quoted(raw.get("format_version")) if isinstance(raw, dict) else "none"
+        raise StateFault(f"gave a state of the format version {version}; known are 0.x and 1.x. Use a tool that writes one of them, or update Ashlar.")
+    values = raw.get("values")
+    root = values.get("root_module") if isinstance(values, dict) else None
+    return list(_shown_resources(root)) if isinstance(root, dict) else []
+
+
+def _no_constant(name: str) -> Any:
+    raise ValueError(f"{name} is no number of JSON")
+
+
+def _check_version(raw: Mapping[str, Any]) -> None:
+    version = raw.get("version")
+    if isinstance(version, bool) or not isinstance(version, int):
+        raise StateFault("is JSON, but no state: it has no number under version. Give the path of a state file.")
+    if "backend" in raw and version <= 3:
+        raise StateFault(
+            "is not a state but the note in which a root keeps its backend (.terraform/terraform.tfstate). Give the `root` itself instead of this file."
+        )
+    if version < VERSION:
+        raise StateFault(
+            f"is a state of version {version}; version {VERSION} is read, which Terraform writes since 0.12. "
+            "Upgrade it: run `terraform apply -refresh-only` in its root with a newer release, one release after another from before 0.12."
+        )
+    if version > VERSION:
+        raise StateFault(
+            f"is a state of version {version}, newer than the {VERSION} that is read. Give its `root` instead, which the tool itself reads, or update Ashlar."
+        )
+
+
+def _outputs(raw: Mapping[str, Any]) -> dict[str, Output]:
+    outputs: dict[str, Output] = {}
+    for name, content in raw.items():
+        if not isinstance(content, dict) or "value" not in content:
+            raise StateFault(f"is damaged: its output {quoted(name)} has no value. {RESTORE}")
+        # Whatever isn't plainly false is sensitive, so that no damage discloses anything.
+        outputs[name] = Output(content["value"], content.get("sensitive", False) is not False)
+    return outputs
+
+
+def _state_resources(raw: Sequence[Any]) -> list[Resource]:
+    resources: list[Resource] = []
+    for index, of_type in enumerate(raw):
+        if not isinstance(of_type, dict) or not isinstance(of_type.get("instances"), list) or not _texts(of_type, "mode", "type", "name"):
+            raise StateFault(f"is damaged: its resources[{index}] is not what a resource is in a state. {RESTORE}")
+        if of_type["mode"] != "managed":
+            continue
+        module = of_type.get("module")
+        base = f"{f'{module}.' if module else ''}{of_type['type']}.{of_type['name']}"
+        for number, one in enumerate(of_type["instances"]):
+            attributes = one.get("attributes") if isinstance(one, dict) else None
+            if not isinstance(one, dict) or not isinstance(attributes, (dict, type(None))):
+                raise StateFault(f"is damaged: its resources[{index}].instances[{number}] is not what an object is in a state. {RESTORE}")
+            if one.get("deposed"):
+                continue
+            key = one.get("index_key")
+            address = base if key is None else f"{base}[{json.dumps(key)}]"
+            known = _without_paths(attributes or {}, one.get("sensitive_attributes"))
+            resources.append(Resource(address, of_type["type"], known, one.get("status") == "tainted"))
+    return resources
+
+
+def _shown_resources(root: Mapping[str, Any]) -> Iterable[Resource]:
+    # An explicit list: a hostile text must not end in a RecursionError.
+    waiting: list[Any] = [root]
+    while waiting:
+        module = waiting.pop()
+        if not isinstance(module, dict) or not isinstance(module.get("resources", []), list) or not isinstance(module.get("child_modules", []), list):
+            raise StateFault("gave a state whose modules are not what `show -json` prints. Is the binary Terraform or OpenTofu?")
+        for one in module.get("resources", []):
+            if not isinstance(one, dict) or not _texts(one, "mode", "type", "address") or not isinstance(one.get("values", {}), dict):
+                raise StateFault("gave a state whose resources are not what `show -json` prints. Is the binary Terraform or OpenTofu?")
+            if one["mode"] == "managed" and not one.get("deposed_key"):
+                known = _without_marked(one.get("values", {}), one.get("sensitive_values"))
+                yield Resource(one["address"], one["type"], known, one.get("tainted") is True)
+        waiting.extend(reversed(module.get("child_modules", [])))
+
+
+def _texts(raw: Mapping[str, Any], *keys: str) -> bool:
+    return all(isinstance(raw.get(key), str) for key in keys)
+
+
+def _without_paths(attributes: Mapping[str, Any], paths: Any) -> Mapping[str, Any]:
+    """Attributes without the sensitive ones, which a state file lists as paths of steps ``{"type": ..., "value": ...}``.
+
+    The whole attribute goes, whichever part of it is sensitive.
+    """
+    if not isinstance(paths, list) or not paths:
+        return attributes
+    hidden: set[str] = set()
+    for path in paths:
+        steps = path if isinstance(path, list) else [path]
+        first = steps[0].get("value") if steps and isinstance(steps[0], dict) else None
+        if not isinstance(first, str):
+            return {}
+        hidden.add(first)
+    return {name: value for name, value in attributes.items() if name not in hidden}
+
+
+def _without_marked(attributes: Mapping[str, Any], marks: Any) -> Mapping[str, Any]:
+    """Attributes without the sensitive ones, which ``show -json`` marks by true in a value of the same shape."""
+    if marks is True:
+        return {}
+    if not isinstance(marks, dict):
+        return attributes
+    return {name: value for name, value in attributes.items() if not _marked(marks.get(name))}
+
+
+def _marked(marks: Any) -> bool:
+    if isinstance(marks, dict):
+        return any(_marked(part) for part in marks.values())
+    return any(_marked(part) for part in marks) if isinstance(marks, list) else marks is True
