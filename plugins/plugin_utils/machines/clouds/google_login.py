@@ -19,7 +19,7 @@ from typing import Any
 from urllib.parse import urlencode
 
 from ansible_collections.ashlar.stack.plugins.plugin_utils.machines.clouds.common import CloudError, Question
-from ansible_collections.ashlar.stack.plugins.plugin_utils.machines.clouds.wire import Refused, asked, connection_class, unlucky
+from ansible_collections.ashlar.stack.plugins.plugin_utils.machines.clouds.wire import Refused, any_error, asked, connection_class, unlucky
 from cryptography.exceptions import UnsupportedAlgorithm
 from cryptography.hazmat.primitives.asymmetric.padding import PKCS1v15
 from cryptography.hazmat.primitives.asymmetric.rsa import RSAPrivateKey
@@ -114,8 +114,12 @@ class Login:
         return f"{signed}.{_encoded(key.sign(signed.encode(), PKCS1v15(), SHA256()))}"
 
 
+class _Response(JsonResponse):
+    parse_error = any_error
+
+
 class _Token(Connection):
-    responseCls = JsonResponse
+    responseCls = _Response
 
     def __init__(self, url: str, timeout: float, conn_class: Any) -> None:
         super().__init__(url=url, timeout=timeout)

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from functools import partial
+from ipaddress import IPv4Network
 from typing import Any
 from urllib.parse import parse_qs, urlsplit
 
@@ -23,7 +24,7 @@ from ansible_collections.ashlar.stack.plugins.plugin_utils.machines.clouds.commo
     matches,
     pages,
 )
-from ansible_collections.ashlar.stack.plugins.plugin_utils.machines.clouds.wire import Refused, asked, connection_class, unlucky
+from ansible_collections.ashlar.stack.plugins.plugin_utils.machines.clouds.wire import Refused, any_error, asked, connection_class, unlucky
 from libcloud.common.openstack import OpenStackBaseConnection
 from libcloud.common.openstack_identity import (
     OpenStackAuthResponse,
@@ -39,6 +40,8 @@ NAME_TAG: str | None = None
 PAGE = 1000
 """As many servers as Nova gives at once, where its operator set no smaller limit."""
 INTERFACES = {"public": "external", "internal": "internal", "admin": "admin"}
+INSIDE = tuple(IPv4Network(network) for network in ("10.0.0.0/8", "172.16.0.0/12", "192.168.0.0/16", "100.64.0.0/10"))
+"""RFC 1918 and RFC 6598: addresses that nobody reaches from outside."""
 VOLUME_SERVICES = ("volumev3", "block-storage", "block-store")
 
 
@@ -64,7 +67,7 @@ def instances(question: Question) -> list[Instance]:
         raise CloudError(f"{of.auth_url} has no region {', '.join(unknown)}. It has {', '.join(available)}; correct the option regions (or OS_REGION_NAME).")
 
     def of_region(region: str) -> list[Instance]:
-        asking = _Region(of, question, verify, str(identity.auth_token), catalogue, region)
+        asking = _Region(of, question, verify, identity, catalogue, region)
         return asking.instances()
 
     return in_regions({region: partial(of_region, region) for region in regions})
@@ -95,11 +98,7 @@ class _Identity(OpenStackIdentity_3_0_Connection):
 class _Response(OpenStack_1_1_Response):
     """libcloud's stumbles over an error with an empty body, as load balancers in front of an API give it."""
 
-    def parse_error(self) -> Any:
-        try:
-            return self.parse_body() or ""
-        except Exception:
-            return self.body
+    parse_error = any_error
 
 
 class _Connection(OpenStack_2_Connection):
@@ -150,8 +149,8 @@ def _endpoints(catalogue: Any, services: tuple[str, ...], interface: str) -> lis
 class _Region:
     """One region, asked in a thread of its own with connections of its own."""
 
-    def __init__(self, of: Login, question: Question, verify: bool | str | None, token: str, catalogue: Any, region: str) -> None:
-        self.of, self.question, self.verify, self.token, self.catalogue, self.region = of, question, verify, token, catalogue, region
+    def __init__(self, of: Login, question: Question, verify: bool | str | None, identity: _Identity, catalogue: Any, region: str) -> None:
+        self.of, self.question, self.verify, self.identity, self.catalogue, self.region = of, question, verify, identity, catalogue, region
 
     def instances(self) -> list[Instance]:
         params: dict[str, Any] = {"limit": PAGE}
@@ -189,7 +188,7 @@ class _Region:
         )
 
     def listed(self, url: str, path: str, key: str, params: Mapping[str, Any], permission: str) -> list[Mapping[str, Any]]:
-        connection = _connection(url, self.of, self.token, self.question, self.verify)
+        connection = _connection(url, self.of, self.identity, self.question, self.verify)
 
         def explain(refused: Refused) -> CloudError:
             bad = unlucky(refused, url, self.question, permission.split("(")[-1].rstrip(")"))
@@ -211,10 +210,11 @@ class _Region:
         return [item for items in pages(page, f"{url}{path}") for item in items]
 
 
-def _connection(url: str, of: Login, token: str, question: Question, verify: bool | str | None) -> OpenStackBaseConnection:
+def _connection(url: str, of: Login, identity: _Identity, question: Question, verify: bool | str | None) -> OpenStackBaseConnection:
     # A forced token goes with a forced URL: libcloud then asks that URL and never logs in by itself.
-    forced = {"ex_force_base_url": url, "ex_force_auth_url": of.auth_url, "ex_force_auth_token": token, "ex_force_auth_version": "3.x_password"}
+    forced = {"ex_force_base_url": url, "ex_force_auth_url": of.auth_url, "ex_force_auth_token": identity.auth_token, "ex_force_auth_version": "3.x_password"}
     connection = _Connection("", "", timeout=question.timeout, **forced)
+    connection._osa = identity
     connection.conn_class = connection_class(verify, of.certificate)
     return connection
 
@@ -261,15 +261,15 @@ def _addresses(networks: Mapping[str, Any], network: str | None) -> tuple[str | 
             else:
                 fixed.append((name, port["addr"]))
     inside = [addr for name, addr in fixed if network is None or name == network]
-    inside.sort(key=lambda addr: not ip_is_private(addr))
+    inside.sort(key=lambda addr: not _is_inside(addr))
     private = inside[0] if inside else None
-    outside = floating + [addr for _, addr in fixed if addr != private and not ip_is_private(addr)]
+    outside = floating + [addr for _, addr in fixed if addr != private and not _is_inside(addr)]
     return private, outside[0] if outside else None
 
 
-def ip_is_private(text: str) -> bool:
+def _is_inside(text: str) -> bool:
     parsed = address(text)
-    return parsed is not None and parsed.is_private
+    return parsed is not None and any(parsed in network for network in INSIDE)
 
 
 def _disk(raw: Mapping[str, Any]) -> Disk:

@@ -6,6 +6,7 @@ libcloud keeps trust in global variables and retries only rate limits and broken
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable
 from typing import Any, TypeVar
 
@@ -94,6 +95,14 @@ def asked(
     return retried(once, question.attempts)
 
 
+def any_error(response: Any) -> Any:
+    """For ``parse_error`` of libcloud's responses: the JSON of an error, or its text where it is something else."""
+    try:
+        return json.loads(response.body) if response.body else ""
+    except ValueError:
+        return response.body
+
+
 def unlucky(refused: Refused, server: str, question: Question, permission: str) -> CloudError | None:
     """What a status that may be gone later means, or None for other ones."""
     if refused.status == 429 or _rate_limit(refused):
@@ -129,6 +138,9 @@ def _refused(error: Any, secrets: tuple[str | None, ...]) -> Refused:
         if not pause and str(headers.get("retry-after", "")).isdigit():
             pause = float(headers["retry-after"])
     while isinstance(message, dict):
+        if isinstance(message.get("errors"), list) and message["errors"]:
+            message = message["errors"][0]
+            continue
         reason = str(message.get("reason") or message.get("title") or reason)
         inner = message.get("error_description") or message.get("message") or message.get("error") or next(iter(message.values()), "")
         reason = str(message["error"]) if isinstance(message.get("error"), str) else reason
