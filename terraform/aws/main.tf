@@ -4,7 +4,7 @@ provider "aws" {
   region = var.region
 
   default_tags {
-    tags = merge(var.tags, { "ashlar-site" = module.ports.site })
+    tags = merge(var.tags, { ashlar_site = module.ports.site })
   }
 }
 
@@ -112,6 +112,7 @@ module "nodes" {
   private_subnets = module.network.private_subnets
   public_subnets  = module.network.public_subnets
   groups          = module.security.groups
+  user            = module.login.user
   user_data       = module.login.user_data
   kms_key         = var.kms_key
   control_spread  = var.control_spread

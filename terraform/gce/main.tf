@@ -3,7 +3,7 @@
 provider "google" {
   project        = var.project
   region         = var.region
-  default_labels = merge(var.labels, { "ashlar-site" = module.ports.site })
+  default_labels = merge(var.labels, { ashlar_site = module.ports.site })
 }
 
 locals {

@@ -4,7 +4,8 @@ resource "aws_instance" "bastion" {
   subnet_id              = var.subnet_id
   vpc_security_group_ids = [var.security_group_id]
   user_data              = var.user_data
-  tags                   = { Name = "${var.site}-bastion" }
+  # It is none of the site's nodes, so it does not bear the tag that these are found by.
+  tags = { Name = "${var.site}-bastion", ashlar_site = "${var.site}-bastion" }
 
   metadata_options {
     http_endpoint               = "enabled"

@@ -17,11 +17,11 @@ resource "aws_instance" "node" {
   user_data                   = var.user_data
   source_dest_check           = true # pods travel inside VXLAN, from node to node
 
-  tags = {
-    Name             = each.key
-    "ashlar-pool"    = each.value.pool
-    "ashlar-classes" = join(" ", each.value.classes)
-  }
+  # What the inventory plugin ashlar.stack.cloud reads, for whom there is no state.
+  tags = merge(
+    { Name = each.key, ashlar_pool = each.value.pool, ashlar_classes = join("_", each.value.classes), ashlar_user = var.user },
+    length(each.value.labels) == 0 ? {} : { ashlar_labels = join(" ", [for key, value in each.value.labels : "${key}=${value}"]) },
+  )
 
   metadata_options {
     http_endpoint               = "enabled"

@@ -12,6 +12,7 @@ variable "nodes" {
     classes  = list(string)
     size     = string
     zone     = string
+    labels   = map(string)
     disk_gib = number
     public   = bool
     image    = string
@@ -41,6 +42,11 @@ variable "public_subnets" {
 variable "groups" {
   description = "nodes or a node class -> security group."
   type        = map(string)
+}
+
+variable "user" {
+  description = "User of the login."
+  type        = string
 }
 
 variable "user_data" {

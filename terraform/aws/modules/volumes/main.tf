@@ -9,7 +9,7 @@ resource "aws_ebs_volume" "data" {
   encrypted         = true
   kms_key_id        = var.kms_key
   final_snapshot    = var.snapshot
-  tags              = { Name = replace(each.key, "/", "-"), "ashlar-node" = each.value.node }
+  tags              = { Name = replace(each.key, "/", "-"), ashlar_node = each.value.node, ashlar_volume = each.value.name }
 
   lifecycle {
     ignore_changes = [availability_zone, kms_key_id]

@@ -10,6 +10,7 @@ resource "google_compute_instance" "bastion" {
   zone                      = var.zone
   tags                      = var.tags
   can_ip_forward            = false
+  labels                    = { ashlar_site = "${var.site}-bastion" } # none of the site's nodes, which are found by their site
   allow_stopping_for_update = true
   deletion_protection       = false
 

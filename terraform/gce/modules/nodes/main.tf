@@ -21,9 +21,11 @@ resource "google_compute_instance" "node" {
   allow_stopping_for_update = true
   deletion_protection       = false
 
+  # What the inventory plugin ashlar.stack.cloud reads, for whom there is no state.
   labels = {
-    ashlar-pool    = each.value.pool
-    ashlar-classes = join("_", each.value.classes)
+    ashlar_pool    = each.value.pool
+    ashlar_classes = join("_", each.value.classes)
+    ashlar_user    = var.user
   }
 
   boot_disk {
@@ -57,13 +59,13 @@ resource "google_compute_instance" "node" {
   }
 
   # Google's Debian has its guest agent, which reads ssh-keys, and no cloud-init, which reads user-data; Ubuntu has both.
-  metadata = {
+  metadata = merge(length(each.value.labels) == 0 ? {} : { ashlar_labels = join(" ", [for key, value in each.value.labels : "${key}=${value}"]) }, {
     ssh-keys               = "${var.user}:${var.public_key}"
     user-data              = var.user_data
     block-project-ssh-keys = "true"
     enable-oslogin         = "false"
     serial-port-enable     = "false"
-  }
+  })
 
   # What would make a running node anew is for new nodes only. To take it over on one node:
   # tofu apply -replace='module.nodes.google_compute_instance.node["<node>"]', after playbooks have drained it.

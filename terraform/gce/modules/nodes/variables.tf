@@ -12,6 +12,7 @@ variable "nodes" {
     classes  = list(string)
     size     = string
     zone     = string
+    labels   = map(string)
     disk_gib = number
     public   = bool
     image    = string

@@ -8,7 +8,7 @@ resource "google_compute_disk" "data" {
   size                           = each.value.size_gib
   type                           = coalesce(each.value.type, "pd-balanced")
   create_snapshot_before_destroy = var.snapshot
-  labels                         = { ashlar-node = each.value.node }
+  labels                         = { ashlar_node = each.value.node, ashlar_volume = each.value.name }
 
   dynamic "disk_encryption_key" {
     for_each = var.kms_key == null ? [] : [var.kms_key]
