@@ -14,6 +14,9 @@ description:
     that chooses a stack. Puts each host into a group for every component it carries and sets what the roles need to know.
   - Everything is checked against everything before a host is touched. All that is wrong is said at once, with its place and its remedy.
   - A component that is not chosen is an empty group, so its play costs nothing, and C(ansible-inventory --graph) is the plan.
+  - Where the variable C(site_machines) of the group C(all) is C(pending), the site's machines are still to be made. The site file is checked all the same,
+    all groups are empty, and only the site's own variables are set (C(site_name), C(site_domain), C(site_stack), C(site_release), C(site_directory),
+    C(site_credentials), C(site_networks)).
   - A wrong site ends the program with exit code 4 and one message, whatever C(any_unparsed_is_failed) says.
 notes:
   - Sources of an inventory folder are read in the order of their names, so the nodes come first with C(10-nodes.yml) and C(20-stack.yml).
@@ -115,6 +118,7 @@ from ansible_collections.ashlar.stack.plugins.plugin_utils.site.stop import stop
 
 NAME = "ashlar.stack.stack"
 SUFFIXES = ("stack.yml", "stack.yaml")
+MACHINES = "site_machines"
 ROOT = Path(__file__).resolve().parents[2]
 NODE_VARIABLES = ("node_address", "node_classes", "node_zone", "node_labels", "ansible_host", "ansible_port")
 
@@ -149,7 +153,8 @@ class InventoryModule(BaseInventoryPlugin):
         except AnsibleError as error:
             stop(unreadable(path, error))
         try:
-            plan = plan_site(load(ROOT), raw_site, Path(path), self._nodes(path), set(inventory.groups))
+            pending = inventory.groups["all"].vars.get(MACHINES) == "pending"
+            plan = plan_site(load(ROOT), raw_site, Path(path), self._nodes(path), set(inventory.groups), pending)
         except SiteError as error:
             stop(error.problems)
         self._write(plan)

@@ -31,10 +31,13 @@ from ansible_collections.ashlar.stack.plugins.plugin_utils.site.structure import
 from ansible_collections.ashlar.stack.plugins.plugin_utils.site.versions import check_upgrade, choose_versions
 
 
-def plan_site(catalogue: Catalogue, raw_site: Any, site_file: Path, raw_nodes: Sequence[RawNode], groups: Collection[str] = ()) -> Plan:
+def plan_site(
+    catalogue: Catalogue, raw_site: Any, site_file: Path, raw_nodes: Sequence[RawNode], groups: Collection[str] = (), pending: bool = False
+) -> Plan:
     """The whole way from what was written to the plan; reads the stack, the release and what lies beside the site file.
 
     :param groups: names of groups that the inventory has already, which no host may bear.
+    :param pending: the site's machines are still to be made. What can be judged without them is, and the plan has the site's own variables only.
     :raises SiteError: with everything that is wrong.
     """
     problems = duplicate_keys(site_file)
@@ -43,7 +46,7 @@ def plan_site(catalogue: Catalogue, raw_site: Any, site_file: Path, raw_nodes: S
     taken = {*groups, *catalogue.manifests, *NODE_CLASSES, "all", "ungrouped"}
     nodes, wrong_nodes = parse_nodes(raw_nodes, taken)
     problems += wrong_nodes
-    if not raw_nodes:
+    if not raw_nodes and not pending:
         text = "finds no nodes. Write them to a file whose name sorts before it (10-nodes.yml), as inventories/example/10-nodes.yml shows."
         problems.append(Problem(str(site_file), (), text))
     structural = check(catalogue.root, "site", raw_site, str(site_file))
@@ -68,13 +71,22 @@ def plan_site(catalogue: Catalogue, raw_site: Any, site_file: Path, raw_nodes: S
     if stack is None or release is None:
         raise SiteError(problems)
     # What depends on the nodes can't be judged while some of them are wrong: a missing node would be blamed on the others.
-    return compile_plan(site, stack, catalogue, release, nodes if raw_nodes and not wrong_nodes else None, problems)
+    known = nodes if raw_nodes and not wrong_nodes and not pending else None
+    return compile_plan(site, stack, catalogue, release, known, problems, pending)
 
 
-def compile_plan(site: Site, stack: Stack, catalogue: Catalogue, release: Release, nodes: Sequence[Node] | None, problems: Iterable[Problem] = ()) -> Plan:
+def compile_plan(
+    site: Site,
+    stack: Stack,
+    catalogue: Catalogue,
+    release: Release,
+    nodes: Sequence[Node] | None,
+    problems: Iterable[Problem] = (),
+    pending: bool = False,
+) -> Plan:
     """The plan of a site.
 
-    :param nodes: None when they are not known, which is a problem among ``problems`` then.
+    :param nodes: None when they are not known, which is a problem among ``problems`` then, unless they are ``pending``.
     :param problems: what was found wrong before; there is no plan if there is one.
     :raises SiteError: with these and everything else that is wrong.
     """
@@ -93,8 +105,10 @@ def compile_plan(site: Site, stack: Stack, catalogue: Catalogue, release: Releas
     if site.networks:
         carriers = {node.name for name in chosen if "overlay" in catalogue.manifests[name].fills for node in placed.get(name, ())}
         found += check_networks(site.networks, nodes or (), len(carriers), site.file)
-    if found or nodes is None or site.networks is None:
+    if found or site.networks is None or (nodes is None and not pending):
         raise SiteError(found)
+    if nodes is None:
+        return Plan({name: [] for name in (*NODE_CLASSES, *sorted(catalogue.manifests))}, _site_variables(site, site.networks), {}, {})
     return _plan(site, site.networks, catalogue, chosen, versions, nodes, placed)
 
 
@@ -161,19 +175,8 @@ def _plan(
     variables: dict[str, Any] = {}
     for options in site.options.values():
         variables |= options
+    variables |= _site_variables(site, networks)
     variables |= {
-        "site_name": site.name,
-        "site_domain": site.domain,
-        "site_stack": site.stack,
-        "site_release": site.release,
-        "site_directory": str(site.directory),
-        "site_credentials": str(site.directory / "credentials"),
-        "site_networks": {
-            "pods": str(networks.pods),
-            "services": str(networks.services),
-            "services_first": str(networks.services[1]),
-            "admin": [str(network) for network in networks.admin],
-        },
         "site_nodes": {
             node.name: {"address": str(node.address), "classes": list(node.classes), "zone": node.zone, "labels": dict(node.labels)} for node in nodes
         },
@@ -196,6 +199,24 @@ def _plan(
     for node in nodes:
         hosts.setdefault(node.name, _node_variables([]))
     return Plan(groups, variables, defaults, {node.name: hosts[node.name] for node in nodes})
+
+
+def _site_variables(site: Site, networks: Networks) -> dict[str, Any]:
+    """What is known of a site whatever machines it has."""
+    return {
+        "site_name": site.name,
+        "site_domain": site.domain,
+        "site_stack": site.stack,
+        "site_release": site.release,
+        "site_directory": str(site.directory),
+        "site_credentials": str(site.directory / "credentials"),
+        "site_networks": {
+            "pods": str(networks.pods),
+            "services": str(networks.services),
+            "services_first": str(networks.services[1]),
+            "admin": [str(network) for network in networks.admin],
+        },
+    }
 
 
 def _node_variables(manifests: Sequence[Manifest]) -> dict[str, Any]:

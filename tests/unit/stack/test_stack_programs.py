@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import shutil
 import subprocess
@@ -75,3 +76,36 @@ def test_a_wrong_site_ends_a_playbook_with_one_message_before_a_host_is_touched(
         "Components that fill overlay: flannel and othernet."
     )
     assert not (site / "touched").exists()
+
+
+PENDING = "all: {vars: {site_machines: pending}}\n"
+
+
+def test_a_site_whose_machines_are_still_to_be_made_knows_itself_and_has_no_node(checkout: Path) -> None:
+    write_site(checkout / "inventories" / "pending", nodes_text=PENDING)
+    done = run(checkout, "ansible-inventory", "-i", "inventories/pending", "--list")
+    assert (done.returncode, done.stderr) == (0, "")
+    inventory = json.loads(done.stdout)
+    assert inventory["_meta"]["hostvars"] == {}
+    done = run(checkout, "ansible-inventory", "-i", "inventories/pending", "--graph", "--vars")
+    assert "{site_name = prod}" in done.stdout and f"{{site_directory = {checkout}/inventories/pending}}" in done.stdout
+    assert "site_components" not in done.stdout and "  |--@etcd:\n" in done.stdout
+
+
+def test_a_site_whose_machines_are_still_to_be_made_is_checked_as_far_as_it_goes(checkout: Path) -> None:
+    write_site(checkout / "inventories" / "wrong_pending", nodes_text=PENDING, site={"slots": {"overlay": "flanel"}})
+    done = run(checkout, "ansible-inventory", "-i", "inventories/wrong_pending", "--list")
+    assert (done.returncode, done.stdout) == (4, "")
+    assert "is \"flanel\", an unknown component" in done.stderr and "node" not in done.stderr.split("overlay:")[1]
+
+
+@pytest.mark.parametrize("playbook", ["artifacts", "bundle", "validate", "../site"])
+def test_without_machines_a_playbook_says_how_they_are_made(checkout: Path, playbook: str) -> None:
+    """With the collection as it is: its first play is what stops."""
+    site = write_site(checkout / "inventories" / "none", nodes_text=PENDING)
+    environment = {name: value for name, value in os.environ.items() if not name.startswith(("ANSIBLE_", "PYTHONPATH"))}
+    command = [str(Path(sys.executable).parent / "ansible-playbook"), "-i", str(site), f"playbooks/{playbook}.yml"]
+    done = subprocess.run(command, cwd=REPOSITORY, env=environment | {"ANSIBLE_NOCOLOR": "1"}, capture_output=True, text=True, timeout=60, check=False)
+    assert done.returncode == 2
+    said = " ".join((done.stdout + done.stderr).split())
+    assert f"The site prod has no machines yet. Run: ansible-playbook -i {site} playbooks/machines.yml" in said
