@@ -6,7 +6,7 @@ from __future__ import annotations
 import hashlib
 import shlex
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
@@ -104,11 +104,12 @@ def ssh_arguments(bastion: Bastion | None, known_hosts: Path | None, key: Path |
     A bastion becomes a ProxyCommand and not ``-J``: of the options on the command line ssh gives neither the key nor the known hosts to
     the ssh that it starts for ``-J``, so the bastion's key would be looked for elsewhere.
     """
-    words = _checked(known_hosts, key)
+    words = _host_key_words(known_hosts, key)
     if bastion is not None:
         inner = ["ssh", *words]
         if key:
-            inner += ["-i", _tokens(str(key))]
+            # Not -i, which looks for the file before it has taken tokens for what they mean.
+            inner += ["-o", f"IdentityFile={_file(key)}"]
         inner += ["-o", "BatchMode=yes", "-o", "ConnectTimeout=10", "-o", "ControlPath=none"]
         if bastion.port is not None:
             inner += ["-p", str(bastion.port)]
@@ -125,30 +126,34 @@ def _facts(machine: Machine) -> dict[str, Any]:
         ("node_zone", machine.zone),
         ("node_labels", dict(machine.labels)),
         ("node_id", machine.id),
-        ("node_volumes", [asdict(volume) for volume in machine.volumes]),
+        ("node_volumes", [{"name": volume.name, "size_gib": volume.size_gib, "device": volume.device} for volume in machine.volumes]),
         ("node_load_balancers", dict(machine.load_balancers)),
         ("node_ssh_host_keys", list(machine.ssh_host_keys)),
-        ("node_bastion", machine.bastion and {key: value for key, value in asdict(machine.bastion).items() if value is not None}),
-        ("node_management", machine.management and asdict(machine.management)),
+        ("node_bastion", machine.bastion and _bastion(machine.bastion)),
+        ("node_management", machine.management and {"protocol": machine.management.protocol, "address": machine.management.address}),
     ):
         if value:
             facts[name] = value
     return facts
 
 
-def _checked(known_hosts: Path | None, key: Path | None) -> list[str]:
+def _bastion(bastion: Bastion) -> dict[str, Any]:
+    return {"host": bastion.host, "user": bastion.user, **({} if bastion.port is None else {"port": bastion.port})}
+
+
+def _host_key_words(known_hosts: Path | None, key: Path | None) -> list[str]:
     words: list[str] = []
     if known_hosts:
-        # ssh takes a text with blanks for several files unless it is quoted, and %-signs for tokens.
-        quoted = str(known_hosts).replace("\\", "\\\\").replace('"', '\\"')
-        words += ["-o", f'UserKnownHostsFile="{_tokens(quoted)}"', "-o", "StrictHostKeyChecking=yes"]
+        words += ["-o", f"UserKnownHostsFile={_file(known_hosts)}", "-o", "StrictHostKeyChecking=yes"]
     if key:
         words += ["-o", "IdentitiesOnly=yes"]
     return words
 
 
-def _tokens(path: str) -> str:
-    return path.replace("%", "%%")
+def _file(path: Path) -> str:
+    # ssh takes a text with blanks for several files unless it is quoted, and %-signs for tokens.
+    escaped = str(path).replace("\\", "\\\\").replace('"', '\\"').replace("%", "%%")
+    return f'"{escaped}"'
 
 
 def _control_path(bastion: Bastion, machine: Machine, address: str) -> str:

@@ -113,6 +113,8 @@ def _read_file(file: Path, limits: Limits) -> State | Pending:
             if not file.parent.is_dir():
                 raise StateFault(f"is not there, nor is its folder {file.parent}. Correct the path.")
             return Pending("is not there yet")
+        if not file.is_file():
+            raise StateFault("is no regular file. Give the file of the state.")
         _check_lock(file)
         check_size(file.stat().st_size, limits.state_bytes)
         data = file.read_bytes()
