@@ -20,8 +20,8 @@ description:
   - A wrong site ends the program with exit code 4 and one message, whatever C(any_unparsed_is_failed) says.
 notes:
   - Sources of an inventory folder are read in the order of their names, so the nodes come first with C(10-nodes.yml) and C(20-stack.yml).
-  - The folders C(credentials), C(releases), C(stacks) and C(state) of a site are no inventory sources. The plugin claims the files in them
-    without reading them, since Ansible would otherwise take them for inventories.
+  - The folders C(credentials), C(releases), C(stacks) and C(state) of a site are no inventory sources. The plugin claims the files in them,
+    and C(*.tfvars) and C(*.tfbackend) beside the site file, without reading them, since Ansible would otherwise take them for inventories.
 options:
   plugin:
     description: Says that this file is for this plugin.
@@ -118,6 +118,7 @@ from ansible_collections.ashlar.stack.plugins.plugin_utils.site.stop import stop
 
 NAME = "ashlar.stack.stack"
 SUFFIXES = ("stack.yml", "stack.yaml")
+TERRAFORM_SUFFIXES = (".tfvars", ".tfvars.json", ".tfbackend")
 MACHINES = "site_machines"
 ROOT = Path(__file__).resolve().parents[2]
 NODE_VARIABLES = ("node_address", "node_classes", "node_zone", "node_labels", "ansible_host", "ansible_port")
@@ -212,8 +213,10 @@ class InventoryModule(BaseInventoryPlugin):
 
 
 def in_site_folder(path: str) -> bool:
-    """Whether ``path`` lies in ``credentials/``, ``state/`` ... of a folder that has a site file."""
+    """Whether ``path`` lies in ``credentials/``, ``state/`` ... of a folder that has a site file, or beside that file as variables of Terraform."""
     file = Path(path)
+    if file.name.endswith(TERRAFORM_SUFFIXES) and any(name.endswith(SUFFIXES) for name in os.listdir(file.parent)):
+        return True
     for parent in list(file.parents)[:6]:
         if parent.name in SITE_FOLDERS and any(name.endswith(SUFFIXES) for name in os.listdir(parent.parent)):
             return True
