@@ -1,0 +1,135 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Makes the policies and tokens of Consul what they shall be."""
+
+from __future__ import annotations
+
+DOCUMENTATION = r"""
+module: consul_acl
+short_description: Makes the policies and tokens of a Consul catalogue equal to what is asked for, in one call
+version_added: 1.0.0
+author: Ashlar developers (@ashlar)
+description:
+  - Talks to the agent of the host it runs on, by HTTPS with a client certificate and a management token, and waits within O(timeout) for a leader.
+  - Policies are called C(<owner>-<name>); policies and tokens are known by their description, C(<owner>: <name>). Those that are no longer asked for
+    are removed, and nothing else is, but for management tokens that the servers' configuration named before.
+  - A token has the secret that it is given. One whose secret was replaced is made anew before the former is removed.
+  - It may be interrupted anywhere; the next call goes on.
+options:
+  address:
+    description: The agent's address.
+    type: str
+    default: https://127.0.0.1:8501
+  token:
+    description: Secret of a token that may manage others. With O(agent_token) as well.
+    type: str
+    required: true
+  authority:
+    description: File of the authority that signed the agent's certificate.
+    type: path
+    default: /etc/ashlar/pki/ca/consul.crt
+  certificate:
+    description: File of the client certificate to show.
+    type: path
+    default: /etc/ashlar/pki/consul/client.crt
+  key:
+    description: File of its key.
+    type: path
+    default: /etc/ashlar/pki/consul/client.key
+  owner:
+    description: In whose name policies and tokens are kept. Those of others are left alone.
+    type: str
+    default: ashlar
+  policies:
+    description: Name to rules, in Consul's language for policies.
+    type: dict
+    default: {}
+  tokens:
+    description: Name to secret, a UUID. A token has the policy of its name.
+    type: dict
+    default: {}
+  agents:
+    description: Node to secret, a UUID. The token may write that node and has the policy C(agent).
+    type: dict
+    default: {}
+  datacenter:
+    description: Where the nodes of O(agents) are.
+    type: str
+  agent_token:
+    description:
+      - Gives the agent this token as its own, and does nothing else. It then registers its node at once instead of half a minute later,
+        when its token was made after it had been started.
+    type: str
+  timeout:
+    description: How long to wait for a leader, in seconds.
+    type: int
+    default: 60
+notes:
+  - Supports check mode and diff; secrets never appear.
+"""
+
+EXAMPLES = r"""
+- name: The edge may read the catalogue
+  ashlar.stack.consul_acl:
+    token: "{{ lookup('ashlar.stack.secret', 'consul/tokens/management') }}"
+    policies:
+      edge: |
+        service_prefix "" { policy = "read" }
+        node_prefix "" { policy = "read" }
+    tokens:
+      edge: "{{ lookup('ashlar.stack.secret', 'consul/tokens/edge') }}"
+  run_once: true
+"""
+
+RETURN = r"""
+steps:
+  description: What was done, in words; tokens by their public ID.
+  type: list
+  elements: str
+  returned: always
+  sample: ["policy ashlar-edge is made", "token edge (0b8ac1f5-3c0e-4f43-9d8c-d6b1d2f2d0a5) is made"]
+"""
+
+from typing import Any
+
+from ansible.module_utils.basic import AnsibleModule
+from ansible_collections.ashlar.stack.plugins.module_utils.consul import Agent, Catalogue, ConsulError, wanted
+
+ARGUMENTS: dict[str, Any] = {
+    "address": {"type": "str", "default": "https://127.0.0.1:8501"},
+    "token": {"type": "str", "required": True, "no_log": True},
+    "authority": {"type": "path", "default": "/etc/ashlar/pki/ca/consul.crt"},
+    "certificate": {"type": "path", "default": "/etc/ashlar/pki/consul/client.crt"},
+    "key": {"type": "path", "default": "/etc/ashlar/pki/consul/client.key", "no_log": False},
+    "owner": {"type": "str", "default": "ashlar"},
+    "policies": {"type": "dict", "default": {}},
+    "tokens": {"type": "dict", "default": {}, "no_log": True},
+    "agents": {"type": "dict", "default": {}, "no_log": True},
+    "datacenter": {"type": "str"},
+    "agent_token": {"type": "str", "no_log": True},
+    "timeout": {"type": "int", "default": 60},
+}
+
+
+def main() -> None:
+    """Run as an Ansible module."""
+    module = AnsibleModule(argument_spec=ARGUMENTS, supports_check_mode=True)
+    given = module.params
+    agent = Agent(given["address"], given["token"], given["authority"], given["certificate"], given["key"])
+    catalogue = Catalogue(agent.request, float(given["timeout"]))
+    try:
+        if given["agent_token"]:
+            if not module.check_mode:
+                catalogue.retried(lambda: agent.request("PUT", "/v1/agent/token/agent", {"Token": given["agent_token"]}))
+            module.exit_json(changed=True, steps=["the agent has its token"])
+        want = wanted(given["owner"], given["datacenter"] or "", *({str(k): str(v) for k, v in given[key].items()} for key in ("policies", "tokens", "agents")))
+        done = catalogue.settle(want, module.check_mode)
+    except ConsulError as error:
+        module.fail_json(msg=str(error))
+    result: dict[str, Any] = {"changed": bool(done), "steps": done}
+    if module._diff:
+        result["diff"] = {"before": "", "after": "".join(f"{line}\n" for line in done)}
+    module.exit_json(**result)
+
+
+if __name__ == "__main__":
+    main()
