@@ -149,7 +149,8 @@ def adopt(resources: Sequence[Resource], adoption: Adoption, output: str) -> Ado
         labels = as_labels(got.get("labels"))
         classes, unknown = _classes(one, got, labels, name, adoption, "classes" in fields)
         if unknown:
-            faults.append(f"{one.address} says {quoted(unknown[0])} in {adoption.classes_from}, no node class{did_you_mean(unknown[0], NODE_CLASSES)}")
+            hint = did_you_mean(unknown[0], NODE_CLASSES).strip() or f"allowed are {listed(NODE_CLASSES)}"
+            faults.append(f"{one.address} says {quoted(unknown[0])} in {adoption.classes_from}, which is no node class ({hint})")
             continue
         if classes is None:
             unclassified.append(one.address)

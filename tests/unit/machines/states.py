@@ -9,6 +9,7 @@ import shutil
 import subprocess
 import sys
 from collections.abc import Mapping
+from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -123,7 +124,8 @@ def hosts_of(file: Path) -> dict[str, dict[str, Any]]:
 def program(*arguments: str, folder: Path, environment: Mapping[str, str] | None = None) -> subprocess.CompletedProcess[str]:
     """ansible-inventory in a folder, with the repository's configuration and no other."""
     clean = {name: value for name, value in os.environ.items() if not name.startswith(("ANSIBLE_", "PYTHONPATH", "TF_", "ASHLAR_"))}
-    clean |= {"ANSIBLE_CONFIG": str(REPOSITORY / "ansible.cfg"), "ANSIBLE_NOCOLOR": "1", "TF_CLI_CONFIG_FILE": os.devnull, "ANSIBLE_HOME": str(folder / ".ansible")}
+    clean |= {"ANSIBLE_CONFIG": str(REPOSITORY / "ansible.cfg"), "ANSIBLE_NOCOLOR": "1", "ANSIBLE_HOME": str(folder / ".ansible")}
+    clean["TF_CLI_CONFIG_FILE"] = os.devnull
     command = [str(Path(sys.executable).parent / "ansible-inventory"), *arguments]
     return subprocess.run(command, cwd=folder, env={**clean, **(environment or {})}, capture_output=True, text=True, timeout=120, check=False)
 
@@ -136,6 +138,7 @@ def tool() -> str:
     return str(Path(found).absolute())
 
 
+@lru_cache(maxsize=1)
 def _document() -> None:
     """Says the plugin's options to Ansible, as its loader would, which tests that import the plugin go around."""
     options: dict[str, Any] = {}

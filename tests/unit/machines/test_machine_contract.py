@@ -91,7 +91,8 @@ def test_no_value_of_any_form_ends_in_an_exception() -> None:
     for _ in range(3000):
         raw: Any = {**machine(), "bastion": dict(BASTION)}
         for _ in range(chance.randint(1, 4)):
-            raw[chance.choice([*FIELDS, "x"])] = chance.choice(VALUES + [{"host": chance.choice(VALUES), "user": chance.choice(VALUES)}, [chance.choice(VALUES)]])
+            one, other = chance.choice(VALUES), chance.choice(VALUES)
+            raw[chance.choice([*FIELDS, "x"])] = chance.choice([*VALUES, [one, other], {"host": one, "user": other}, {"protocol": one, "address": other}])
         machines, problems = parse_machines({"a": raw}, "x")
         assert (not problems) == VALIDATOR.is_valid({"a": raw}), raw
         assert bool(machines) != bool(problems)

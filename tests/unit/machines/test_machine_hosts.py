@@ -24,8 +24,8 @@ def machines(**changes: Any) -> dict[str, Machine]:
     return parsed
 
 
-def variables(options: HostOptions = HostOptions(), **changes: Any) -> dict[str, Any]:
-    return host_variables(machines(**changes), options)["a"]
+def variables(options: HostOptions | None = None, **changes: Any) -> dict[str, Any]:
+    return host_variables(machines(**changes), options or HostOptions())["a"]
 
 
 def test_every_field_becomes_its_variable() -> None:
@@ -96,7 +96,7 @@ def test_options_stand_over_what_machines_say() -> None:
     assert "ansible_ssh_common_args" not in inside
 
 
-@pytest.mark.parametrize("folder", ["site", "a site", "it's 100% \"ours\" %h $HOME;`id`"])
+@pytest.mark.parametrize("folder", ["site", "a site", 'it\'s 100% "ours" %h $HOME;`id`'])
 def test_ssh_reads_the_options_as_they_are_meant(tmp_path: Path, folder: str) -> None:
     ssh = tmp_path / folder / "credentials" / "ssh"
     ssh.mkdir(parents=True)
