@@ -305,14 +305,13 @@ class InventoryModule(BaseInventoryPlugin, Constructable, Cacheable):
 
     def _read(self, path: str) -> None:
         try:
-            self._read_config_data(path)
             raw = self.loader.load_from_file(path, cache="none")
+            problems = _wrong_options(path, raw, constants.config.get_configuration_definitions(self.plugin_type, self._load_name))
+            if problems:
+                raise SiteError(problems)
+            self._read_config_data(path)
         except AnsibleError as error:
             stop(unreadable(path, error))
-        known = set(constants.config.get_configuration_definitions(self.plugin_type, self._load_name))
-        problems = [
-            Problem(path, (key,), f"is an unknown option.{did_you_mean(str(key), known)} Allowed: {listed(sorted(known))}.") for key in raw if key not in known
-        ]
         provider = self.get_option("provider")
         for option, only in ONLY.items():
             if self.get_option(option) and provider != only:
@@ -452,6 +451,22 @@ class InventoryModule(BaseInventoryPlugin, Constructable, Cacheable):
             variables = {**variables, **self.inventory.hosts[name].vars}
             self._add_host_to_composed_groups(groups, variables, name, strict, fetch_hostvars=False)
             self._add_host_to_keyed_groups(keyed, variables, name, strict, fetch_hostvars=False)
+
+
+def _wrong_options(path: str, raw: Any, known: Mapping[str, Mapping[str, Any]]) -> list[Problem]:
+    """What Ansible does not say, or not in one sentence: unknown and missing options, and values that are no choice."""
+    if not isinstance(raw, Mapping):
+        return [Problem(path, (), "is no mapping of options. Start with plugin: ashlar.stack.cloud and provider.")]
+    problems = []
+    for key, value in raw.items():
+        if key not in known:
+            problems.append(Problem(path, (key,), f"is an unknown option.{did_you_mean(str(key), known)} Allowed: {listed(sorted(known))}."))
+        elif known[key].get("choices") and value not in known[key]["choices"]:
+            problems.append(Problem(path, (key,), f"is {quoted(value)}. Allowed: {listed(known[key]['choices'], 'or')}."))
+    for key, spec in known.items():
+        if spec.get("required") and key not in raw:
+            problems.append(Problem(path, (key,), f"is missing. Allowed: {listed(spec['choices'], 'or')}."))
+    return problems
 
 
 def _keys(path: str, where: tuple[str | int, ...], raw: Mapping[str, Any], known: tuple[str, ...], required: tuple[str, ...]) -> list[Problem]:

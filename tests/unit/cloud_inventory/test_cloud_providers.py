@@ -257,6 +257,12 @@ def test_aws_more_than_a_thousand_instances(aws: Callable[[str], Any], inventory
     assert len(inventory({**AWS, "regions": ["eu-west-1"]}).hosts) == 1203
 
 
+THROTTLED = (
+    b"<Response><Errors><Error><Code>RequestLimitExceeded</Code><Message>Request limit exceeded.</Message></Error></Errors>"
+    b"<RequestID>59dbff89-35bd-4eac-99ed-be587EXAMPLE</RequestID></Response>"
+)
+
+
 def test_aws_is_asked_again_after_faults(
     aws: Callable[[str], Any], replay: Callable[..., Replay], command: Callable[..., Any], moto: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:

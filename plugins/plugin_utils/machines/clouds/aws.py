@@ -9,6 +9,8 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterator, Mapping
+from concurrent.futures import ThreadPoolExecutor
+from difflib import get_close_matches
 from functools import partial
 from typing import Any
 
@@ -16,11 +18,14 @@ import boto3  # type: ignore[import-untyped]
 from ansible_collections.ashlar.stack.plugins.plugin_utils.machines.clouds.common import CloudError, Disk, Instance, Question, in_regions, without
 from botocore import exceptions as failures  # type: ignore[import-untyped]
 from botocore.config import Config  # type: ignore[import-untyped]
+from botocore.parsers import ResponseParserError  # type: ignore[import-untyped]
 
 KIND = "tag"
 NO_REGION = "no region is given. Name one or more in the option regions, or one by AWS_REGION or in the profile."
 NAME_TAG: str | None = "Name"
+NOT_AWS = "{} gave an answer that is not of this API. See that its URL is right and that no proxy or login page answers for it."
 PAGE = 1000
+REQUESTS_AT_ONCE = 4
 VOLUMES_OF_ONE_REQUEST = 200
 """As many values as the API takes for one filter."""
 TOO_MANY = (
@@ -77,7 +82,7 @@ def _known(session: Any, regions: tuple[str, ...], question: Question) -> None:
     known = {region for partition in session.get_available_partitions() for region in session.get_available_regions("ec2", partition_name=partition)}
     unknown = [region for region in regions if region not in known]
     if unknown:
-        near = sorted(name for name in known if any(name.split("-")[0] == region.split("-")[0] for region in unknown))
+        near = sorted({name for region in unknown for name in get_close_matches(region, known)})
         raise CloudError(
             f"AWS has no region {', '.join(unknown)} that boto3 {boto3.__version__} knows. "
             f"{'Near it are ' + ', '.join(near) if near else 'Regions are such as eu-west-1 or us-east-2'}. "
@@ -90,7 +95,7 @@ def _of_region(client: Any, region: str, question: Question) -> list[Instance]:
     with _Explaining("ec2:DescribeInstances", question, client):
         pages = client.get_paginator("describe_instances").paginate(Filters=_filters(question), PaginationConfig={"PageSize": PAGE})
         for page in pages:
-            for reservation in page["Reservations"]:
+            for reservation in _list(page, "Reservations"):
                 raw += reservation["Instances"]
     data = [(instance, _data_devices(instance)) for instance in raw]
     wanted = [volume for _, devices in data for volume in devices] if question.disks else []
@@ -100,6 +105,13 @@ def _of_region(client: Any, region: str, question: Question) -> list[Instance]:
             for volume in _volumes(client, wanted):
                 volumes[volume["VolumeId"]] = volume
     return [_instance(instance, [volumes[name] for name in devices if name in volumes], region) for instance, devices in data]
+
+
+def _list(page: Mapping[str, Any], key: str) -> Any:
+    # botocore takes any XML, a login page too, for an answer in which nothing is said.
+    if key not in page:
+        raise ResponseParserError
+    return page[key]
 
 
 def _filters(question: Question) -> list[dict[str, Any]]:
@@ -121,11 +133,15 @@ def _data_devices(instance: Mapping[str, Any]) -> list[str]:
 
 
 def _volumes(client: Any, ids: list[str]) -> Iterator[Mapping[str, Any]]:
-    # By filter, not by VolumeIds: a volume that was deleted meanwhile is no error then.
-    for start in range(0, len(ids), VOLUMES_OF_ONE_REQUEST):
-        part = ids[start : start + VOLUMES_OF_ONE_REQUEST]
-        for page in client.get_paginator("describe_volumes").paginate(Filters=[{"Name": "volume-id", "Values": part}]):
-            yield from page["Volumes"]
+    def described(part: list[str]) -> list[Mapping[str, Any]]:
+        # By filter, not by VolumeIds: a volume that was deleted meanwhile is no error then.
+        pages = client.get_paginator("describe_volumes").paginate(Filters=[{"Name": "volume-id", "Values": part}])
+        return [volume for page in pages for volume in _list(page, "Volumes")]
+
+    parts = [ids[start : start + VOLUMES_OF_ONE_REQUEST] for start in range(0, len(ids), VOLUMES_OF_ONE_REQUEST)]
+    with ThreadPoolExecutor(REQUESTS_AT_ONCE, "ashlar-volumes") as pool:
+        for volumes in pool.map(described, parts):
+            yield from volumes
 
 
 def _instance(raw: Mapping[str, Any], volumes: list[Mapping[str, Any]], region: str) -> Instance:
@@ -166,6 +182,8 @@ class _Explaining:
         return None
 
     def __exit__(self, kind: object, error: BaseException | None, trace: object) -> None:
+        if isinstance(error, ResponseParserError):
+            raise CloudError(NOT_AWS.format(self.endpoint)) from None
         if isinstance(error, failures.ClientError | failures.BotoCoreError):
             raise _explained(error, self.question, self.permission, self.endpoint) from None
 
@@ -178,7 +196,7 @@ def _explained(error: Exception, question: Question, permission: str = "", endpo
 
 
 def _failure(error: Exception, question: Question, endpoint: str) -> str:
-    tried = f"{question.attempts} times" if question.attempts > 1 else "once"
+    tried = _times(question)
     match error:
         case failures.ProfileNotFound():
             name = question.profile or os.environ.get("AWS_PROFILE", "")
@@ -196,21 +214,25 @@ def _failure(error: Exception, question: Question, endpoint: str) -> str:
         # Timeouts are connection errors as well, so the narrower kinds come first.
         case failures.ConnectTimeoutError():
             return (
-                f"{endpoint} could not be reached within {question.timeout:g} seconds, tried {tried}. "
-                "See that this machine reaches it (proxy: HTTPS_PROXY), or raise the option timeout."
+                f"{endpoint} could not be reached within {question.timeout:g} s, tried {tried}. "
+                "See that this machine reaches it (proxy: HTTPS_PROXY), or raise the option timeout_seconds."
             )
         case failures.ReadTimeoutError():
-            return f"{endpoint} did not answer within {question.timeout:g} seconds, tried {tried}. Run it again later, or raise the option timeout."
+            return f"{endpoint} did not answer within {question.timeout:g} s, tried {tried}. Run it again later, or raise the option timeout_seconds."
         case failures.SSLError():
             return f"the certificate of {endpoint} is not trusted ({_said(error)}). Name the CA's file in the option ca_path (or AWS_CA_BUNDLE)."
         case failures.ConnectionClosedError():
             return f"{endpoint} broke the connection, tried {tried}. Run it again later; see that no proxy is in between."
-        case failures.HTTPClientError():
+        case failures.HTTPClientError() | failures.EndpointConnectionError() | failures.ConnectionError():
             return (
                 f"{endpoint} can't be reached. See that this machine reaches it (proxy: HTTPS_PROXY), that its name can be resolved, "
                 "and that the option endpoint (or AWS_ENDPOINT_URL) is right."
             )
     return f"boto3 could not ask AWS: {_said(error)}."
+
+
+def _times(question: Question) -> str:
+    return f"{question.attempts} times" if question.attempts > 1 else "once"
 
 
 def _refusal(error: Any, question: Question, who: str, permission: str, endpoint: str) -> str:
@@ -222,17 +244,17 @@ def _refusal(error: Any, question: Question, who: str, permission: str, endpoint
         return f"AWS says that {who} have expired ({code}). Log in again (aws sso login, or a new session token), and see that this machine's clock is right."
     if code in REFUSED:
         return f"AWS does not accept {who} ({code}). Check the access key, its secret and session token, and that the region is enabled for the account."
-    if code in FORBIDDEN or status == 403:
-        return f"{who} may not do {permission or 'this'} ({code}: {said}). Give its user or role a policy that allows {permission}."
     if code == "OptInRequired":
         return "the region is not enabled for this account (OptInRequired). Enable it in the account's settings, or take it out of the option regions."
+    if code in FORBIDDEN or status == 403:
+        return f"{who} may not do {permission or 'this'} ({code}: {said}). Give its user or role a policy that allows {permission}."
     if code in TOO_MANY:
         return (
             f"AWS throttles {permission} ({code}) and still did after {question.attempts} attempts. "
             "Run it again later, raise the option attempts, or set cache: true."
         )
     if status >= 500:
-        return f"{endpoint} answered with status {status} ({code}) {question.attempts} times. Run it again later; see AWS's health page."
+        return f"{endpoint} answered with status {status}, tried {_times(question)}. Run it again later; see AWS's health page."
     return f"AWS refused {permission} ({code or status}: {said})."
 
 

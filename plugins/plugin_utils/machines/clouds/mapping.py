@@ -75,10 +75,12 @@ def machines_of(instances: Iterable[Instance], sources: Sources) -> Found:
             named.setdefault(name, []).append(instance)
         else:
             nameless.append(instance)
-    troubles: dict[str, list[str]] = {}
+    troubles: dict[tuple[str, str], list[str]] = {}
     if nameless:
-        text = f"no name: their {sources.kind} {sources.names} is absent or empty. Set it, or say in the option names_from which {sources.kind} holds it"
-        troubles[text] = [f"{instance.id} ({instance.region})" for instance in nameless]
+        trouble = f"no name (their {sources.kind} {sources.names} is absent or empty)" if sources.names else "no name"
+        troubles[trouble, f"Set it, or say in the option names_from which {sources.kind} holds it."] = [
+            f"{instance.id} ({instance.region})" for instance in nameless
+        ]
     problems = [_twice(sources.where, name, same) for name, same in named.items() if len(same) > 1]
     raw: dict[str, dict[str, Any]] = {}
     for name in sorted(named):
@@ -87,12 +89,12 @@ def machines_of(instances: Iterable[Instance], sources: Sources) -> Found:
         if classes is not None and not classes:
             continue
         machine = _machine(name, instance, sources, classes or [])
-        for text, there in _musts(sources, machine):
+        for what, remedy, there in _musts(sources, machine):
             if not there:
-                troubles.setdefault(text, []).append(f"{name} ({instance.id}, {instance.region})")
+                troubles.setdefault((what, remedy), []).append(f"{name} ({instance.id}, {instance.region})")
         raw[name] = machine
-    problems += [Problem(sources.where, (), _have(names, text)) for text, names in troubles.items()]
-    lacking = {name for name, machine in raw.items() if not all(there for _, there in _musts(sources, machine))}
+    problems += [Problem(sources.where, (), _have(names, *trouble)) for trouble, names in troubles.items()]
+    lacking = {name for name, machine in raw.items() if not all(there for *_, there in _musts(sources, machine))}
     machines, wrong = parse_machines({name: machine for name, machine in raw.items() if name not in lacking}, sources.where)
     return Found(machines, {name: named[name][0] for name in machines}, [*problems, *wrong])
 
@@ -103,23 +105,21 @@ def _twice(where: str, name: str, same: Sequence[Instance]) -> Problem:
     return Problem(where, (name,), text)
 
 
-def _have(names: Sequence[str], text: str) -> str:
-    return f"{count(len(names), 'instance')} {'has' if len(names) == 1 else 'have'} {text}: {some(names)}."
+def _have(names: Sequence[str], what: str, remedy: str) -> str:
+    return f"{count(len(names), 'instance')} {'has' if len(names) == 1 else 'have'} {what}: {some(names)}. {remedy}"
 
 
-def _musts(sources: Sources, machine: Mapping[str, Any]) -> list[tuple[str, Any]]:
-    separated = "separated by an underscore, such as control_worker"
+def _musts(sources: Sources, machine: Mapping[str, Any]) -> list[tuple[str, str, Any]]:
+    """What is lacking, what to do, and whether it is there."""
+    of_classes = f"Set the {sources.kind} {sources.classes} to one or more of {', '.join(NODE_CLASSES)}, separated by an underscore (control_worker)"
     return [
+        ("no node classes", f"{of_classes}, give rules in the option classes, or leave them out by the option filters.", machine["classes"]),
         (
-            f"no node classes. Set the {sources.kind} {sources.classes} to one or more of {', '.join(NODE_CLASSES)}, {separated}, "
-            "or give rules in the option classes, or leave them out by the option filters",
-            machine["classes"],
-        ),
-        (
-            "no private IPv4 address, by which nodes reach each other. Wait until it has booted, or choose its network in the option network",
+            "no private IPv4 address, by which nodes reach each other",
+            "Wait until they have booted, give them one, or see that the option network is right (OpenStack).",
             machine["private_ip"],
         ),
-        (f"no user of SSH. Set the option user, or the {sources.kind} {sources.users}", machine["user"]),
+        ("no user of SSH", f"Set the option user, or the {sources.kind} {sources.users}.", machine["user"]),
     ]
 
 

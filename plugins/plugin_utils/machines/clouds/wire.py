@@ -17,6 +17,7 @@ from libcloud.common.types import LibcloudError, MalformedResponseError, Provide
 from libcloud.http import LibcloudConnection
 
 Result = TypeVar("Result")
+NOT_THIS_API = "{} gave an answer that is not of this API. See that its URL is right and that no proxy or login page answers for it."
 TRANSIENT = (408, 429, 500, 502, 503, 504)
 
 
@@ -54,7 +55,7 @@ def asked(
     :param explain: what a final refusal means here. A status that may be gone at the next attempt comes here only after the last.
     :raises CloudError: in every other case; no exception of libcloud's or requests' gets out.
     """
-    tried = f"{question.attempts} times" if question.attempts > 1 else "once"
+    tried = times(question)
 
     def once() -> Result:
         try:
@@ -62,11 +63,11 @@ def asked(
         except (requests.exceptions.SSLError, requests.exceptions.InvalidURL, requests.exceptions.InvalidSchema) as error:
             raise CloudError(_unusable(error, server, secrets)) from None
         except requests.exceptions.ConnectTimeout:
-            text = f"{server} could not be reached within {question.timeout:g} seconds, tried {tried}."
-            raise Transient(CloudError(f"{text} See that this machine reaches it (proxy: HTTPS_PROXY), or raise the option timeout.")) from None
+            text = f"{server} could not be reached within {question.timeout:g} s, tried {tried}."
+            raise Transient(CloudError(f"{text} See that this machine reaches it (proxy: HTTPS_PROXY), or raise the option timeout_seconds.")) from None
         except requests.exceptions.Timeout:
-            text = f"{server} did not answer within {question.timeout:g} seconds, tried {tried}."
-            raise Transient(CloudError(f"{text} Run it again later, or raise the option timeout.")) from None
+            text = f"{server} did not answer within {question.timeout:g} s, tried {tried}."
+            raise Transient(CloudError(f"{text} Run it again later, or raise the option timeout_seconds.")) from None
         except (requests.exceptions.ChunkedEncodingError, requests.exceptions.ContentDecodingError):
             raise Transient(CloudError(f"{server} broke the connection, tried {tried}. Run it again later; see that no proxy is in between.")) from None
         except requests.exceptions.ConnectionError as error:
@@ -81,14 +82,14 @@ def asked(
             raise CloudError(f"{server} can't be asked: {without(str(error), secrets)}.") from None
         except (BaseHTTPError, ProviderError) as error:
             refused = _refused(error, secrets)
+            if 200 <= refused.status < 300:
+                raise CloudError(NOT_THIS_API.format(server)) from None
             final = explain(refused)
             if refused.status in TRANSIENT or _rate_limit(refused):
                 raise Transient(final, refused.pause) from None
             raise final from None
         except (MalformedResponseError, KeyError, TypeError, AttributeError, IndexError):
-            raise CloudError(
-                f"{server} gave an answer that is not of this API. See that its URL is right and that no proxy or login page answers for it."
-            ) from None
+            raise CloudError(NOT_THIS_API.format(server)) from None
         except LibcloudError as error:
             raise CloudError(f"{server} can't be asked: {without(str(error.args[0] if error.args else error), secrets)}.") from None
 
@@ -103,6 +104,10 @@ def any_error(response: Any) -> Any:
         return response.body
 
 
+def times(question: Question) -> str:
+    return f"{question.attempts} times" if question.attempts > 1 else "once"
+
+
 def unlucky(refused: Refused, server: str, question: Question, permission: str) -> CloudError | None:
     """What a status that may be gone later means, or None for other ones."""
     if refused.status == 429 or _rate_limit(refused):
@@ -111,7 +116,7 @@ def unlucky(refused: Refused, server: str, question: Question, permission: str) 
             "Run it again later, raise the option attempts, or set cache: true."
         )
     if refused.status >= 500 or refused.status == 408:
-        return CloudError(f"{server} answered with status {refused.status} {question.attempts} times. Run it again later; see the cloud's health page.")
+        return CloudError(f"{server} answered with status {refused.status}, tried {times(question)}. Run it again later; see the cloud's health page.")
     return None
 
 
