@@ -1,0 +1,412 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The site's catalogue: what runs somewhere has a name everywhere, what does not run has none, and nobody reads or writes it without a token."""
+
+from __future__ import annotations
+
+import json
+import random
+import statistics
+import time
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import pytest
+
+from .support.catalogue import Catalogue
+from .support.cluster import Workload, random_name
+from .support.nodes import Node
+from .support.plan import Plan, manifest
+from .support.power import Power
+from .support.remote import LISTEN
+from .support.waiting import at_once, until
+
+pytestmark = [pytest.mark.needs("discovery"), pytest.mark.needs("consul", "coredns")]
+
+APPEARS = 1.0
+DISAPPEARS = 3.0
+WRITES = 10.0
+BOOT = 60
+PORT = 18473
+
+
+@pytest.fixture(scope="module")
+def catalogue(plan: Plan) -> Catalogue:
+    return Catalogue(plan)
+
+
+@pytest.fixture(scope="module")
+def server(plan: Plan) -> str:
+    return str(plan.option("coredns", "coredns_address"))
+
+
+@pytest.fixture(scope="module")
+def voters(catalogue: Catalogue, nodes: dict[str, Node]) -> list[Node]:
+    """The nodes whose servers decide."""
+    some = next(iter(nodes.values()))
+    listed = until("there is a leader", lambda: catalogue.leader(some) and catalogue.servers(some), BOOT)
+    return [nodes[one["Node"]] for one in listed]
+
+
+@pytest.fixture
+def service(catalogue: Catalogue, every: list[Node]) -> Iterator[str]:
+    """A name for a service; whoever registered it, it is gone afterwards."""
+    name = random_name("conformance")
+    yield name
+    for node in every:
+        catalogue.call(node, "PUT", f"/v1/agent/service/deregister/{name}")
+
+
+def wanted_services(plan: Plan) -> dict[str, set[str]]:
+    """Service -> addresses: every TCP port that a manifest with health checks opens to more than pods."""
+    found: dict[str, set[str]] = {}
+    for machine in plan.machines.values():
+        for port in machine.ports:
+            watched = bool(manifest(port["component"]).get("health"))
+            if port["protocol"] == "tcp" and watched and port["component"] != "consul" and port["from"] != ["pods"] and "-" not in str(port["port"]):
+                found.setdefault(port["component"].replace("_", "-"), set()).add(machine.address)
+    return found
+
+
+def asked(node: Node, name: str) -> set[str]:
+    """Addresses of a name as any program of the host gets them."""
+    out = node.ask(f"getent ahostsv4 {name}", 10).out
+    return {line.split()[0] for line in out.splitlines()}
+
+
+def test_every_host_finds_what_runs_on_every_node(plan: Plan, every: list[Node], catalogue: Catalogue) -> None:
+    services = wanted_services(plan)
+    assert services
+    for service, addresses in services.items():
+        for node in every:
+            until(
+                f"{node.name} knows {service} at {sorted(addresses)}",
+                lambda node=node, service=service, addresses=addresses: asked(node, catalogue.name(service)) == addresses,
+                20,
+            )
+
+
+def test_a_port_has_its_name_as_tag_and_a_record_of_its_number(plan: Plan, every: list[Node], server: str, catalogue: Catalogue) -> None:
+    service = sorted(wanted_services(plan))[0]
+    ports = [port for machine in plan.machines.values() for port in machine.ports if port["component"].replace("_", "-") == service]
+    port = next(port for port in ports if port["protocol"] == "tcp")
+    found = every[0].resolve(server, f"{port['name']}.{catalogue.name(service)}", "SRV")
+    assert {answer.split()[0] for answer in found.answers} == {str(port["port"])}, found
+
+
+def test_what_is_not_in_the_catalogue_has_no_name(every: list[Node], server: str, catalogue: Catalogue) -> None:
+    for node in every:
+        assert node.resolve(server, catalogue.name("no-such-service")).code == 3
+
+
+def test_a_service_registered_on_one_node_resolves_on_all_others_at_once(
+    every: list[Node], server: str, catalogue: Catalogue, service: str, record_property: Callable[[str, object], None]
+) -> None:
+    took = []
+    for number in range(6):
+        here = every[number % len(every)]
+        others = [node for node in every if node is not here]
+        name = f"{service}-{number}"
+
+        def work(node: Node | None, name: str = name, here: Node = here) -> float:
+            if node is None:
+                time.sleep(1.0)
+                return catalogue.register(here, name, PORT)
+            at = catalogue.appears(node, server, name, here.address, 12)
+            assert at is not None, f"{node.name} does not know {name}"
+            return at
+
+        # The others have asked before it is there, so that an answer kept too long would be seen.
+        start, *seen = at_once(work, [None, *others])
+        took += [at - start for at in seen]
+        catalogue.forget(here, name)
+    print(f"a service registered elsewhere resolves after {statistics.median(took) * 1000:.0f} ms (median), {max(took) * 1000:.0f} ms (longest of {len(took)})")
+    record_property("seconds_until_resolved", round(max(took), 3))
+    assert max(took) <= APPEARS, took
+
+
+def test_a_killed_instance_leaves_the_names_of_all_nodes(
+    every: list[Node], server: str, catalogue: Catalogue, service: str, record_property: Callable[[str, object], None]
+) -> None:
+    here, took = every[-1], []
+    for _ in range(3):
+        here.run(f"systemd-run --quiet --collect --unit={service} python3 -c '{LISTEN}' 0.0.0.0 {PORT}")
+        until("the instance listens", lambda: here.connects(here.address, PORT) == "open", 10)
+        catalogue.register(here, service, PORT, check=True)
+        at_once(lambda node: catalogue.appears(node, server, service, here.address), every)
+
+        def work(node: Node | None) -> float:
+            if node is None:
+                time.sleep(0.5)
+                return float(here.run(f"systemctl kill --signal=KILL {service} && date +%s.%N"))
+            at = catalogue.disappears(node, server, service, here.address)
+            assert at is not None, f"{node.name} still names an instance that was killed"
+            return at
+
+        start, *seen = at_once(work, [None, *every])
+        took += [at - start for at in seen]
+        catalogue.forget(here, service)
+        here.ask(f"systemctl stop {service}; systemctl reset-failed {service}")
+    print(f"a killed instance has left DNS after {statistics.median(took):.2f} s (median), {max(took):.2f} s (longest of {len(took)})")
+    record_property("seconds_until_forgotten", round(max(took), 3))
+    assert max(took) <= DISAPPEARS, took
+
+
+def test_nothing_is_read_without_a_token(every: list[Node], catalogue: Catalogue) -> None:
+    node = every[0]
+    assert catalogue.get(node, "/v1/catalog/services"), "with a token there is something to read"
+    for path in ("catalog/nodes", "catalog/services", "agent/services", "agent/checks", "health/state/any", "agent/members", "kv/?recurse", "query"):
+        reply = catalogue.call(node, "GET", f"/v1/{path}", token=None).reply
+        assert reply.status in (401, 403, 404) or reply.body.strip() in ("[]", "{}"), f"{path}: {reply}"
+    for path in ("agent/self", "agent/metrics", "acl/tokens", "acl/policies", "operator/raft/configuration", "snapshot"):
+        reply = catalogue.call(node, "GET", f"/v1/{path}", token=None).reply
+        assert reply.status in (401, 403), f"{path}: {reply}"
+
+
+def test_nothing_is_written_without_a_token(every: list[Node], catalogue: Catalogue, service: str) -> None:
+    node = every[0]
+    asks: dict[str, Any] = {
+        "kv/ashlar/conformance": "x",
+        "agent/service/register": {"Name": service, "Port": PORT},
+        "catalog/register": {"Node": "conformance", "Address": "127.0.0.1", "Service": {"Service": service}},
+        "acl/bootstrap": None,
+        "acl/token": {},
+        "agent/leave": None,
+        "agent/maintenance?enable=true": None,
+        "session/create": {},
+        f"event/fire/{service}": None,
+    }
+    for path, body in asks.items():
+        reply = catalogue.call(node, "PUT", f"/v1/{path}", body, token=None).reply
+        assert reply.status in (400, 401, 403) and "denied" in reply.body.lower() + (" denied" if "bootstrap" in reply.body else ""), f"{path}: {reply}"
+
+
+def test_tokens_may_do_what_they_are_for_and_no_more(every: list[Node], plan: Plan, catalogue: Catalogue, service: str) -> None:
+    node = every[0]
+    host_service = sorted(wanted_services(plan))[0]
+    assert host_service in catalogue.get(node, "/v1/catalog/services", token="edge")
+    for token, name in (("edge", service), ("dns", service), ("metrics", service), ("sync", host_service)):
+        body = {"Node": plan.option("consul", "consul_sync_node"), "Address": "127.0.0.1", "SkipNodeUpdate": True, "Service": {"Service": name, "Port": 1}}
+        reply = catalogue.call(node, "PUT", "/v1/catalog/register", body, token=token).reply
+        assert reply.status == 403, f"{token} registered {name}: {reply}"
+        assert catalogue.call(node, "GET", "/v1/acl/tokens", token=token).reply.status == 403, token
+    other = every[-1]
+    if other is not node:
+        reply = catalogue.call(node, "PUT", "/v1/catalog/register", {"Node": other.name, "Address": "192.0.2.1"}, token=f"agent-{node.name}").reply
+        assert reply.status == 403, f"an agent wrote a node that is not its own: {reply}"
+
+
+def test_the_api_is_for_its_own_node_by_certificate_alone(every: list[Node], catalogue: Catalogue) -> None:
+    node, other = every[0], every[-1]
+    assert catalogue.call(node, "GET", "/v1/status/leader").reply.status == 200
+    bare = catalogue.call(node, "GET", "/v1/status/leader", certificate=False).reply
+    assert bare.status == 0, f"without a client certificate: {bare}"
+    for port in (8500, 8502, 8503):
+        assert node.connects("127.0.0.1", port) == "refused", f"port {port} listens"
+    plain = node.ask("curl -s -m 5 -o /dev/null -w '%{http_code}' http://127.0.0.1:8501/v1/status/leader").out
+    assert plain in ("000", "400"), f"plain HTTP is answered with {plain}"
+    for port in (8500, 8501, 8600):
+        assert node.connects(node.address, port) == "refused", f"port {port} listens beyond the loopback"
+        if other is not node:
+            assert other.connects(node.address, port) in ("refused", "silent")
+
+
+def test_servers_speak_to_agents_of_the_site_alone(voters: list[Node], every: list[Node], catalogue: Catalogue) -> None:
+    """Gossip is encrypted, and the servers' port wants a certificate."""
+    keys = catalogue.get(every[0], "/v1/operator/keyring")
+    assert all(ring["PrimaryKeys"] for ring in keys)
+    for node in voters:
+        reply = every[0].https(f"https://{node.address}:8300/", "consul")
+        assert reply.status == 0, reply
+
+
+def test_no_secret_is_open(every: list[Node], plan: Plan, catalogue: Catalogue) -> None:
+    secrets = {file.read_text().strip() for file in (plan.credentials / "consul").rglob("*") if file.is_file()}
+    assert len(secrets) > 5
+    for node in every:
+        listed = node.run("stat -c '%a %U %n' /etc/consul/tokens.json /etc/consul/join.json /var/lib/consul")
+        assert [line.split()[:2] for line in listed.splitlines()] == [["400", "consul"], ["400", "consul"], ["700", "consul"]], (node.name, listed)
+        shown = node.run("cat /proc/[0-9]*/cmdline /proc/[0-9]*/environ 2>/dev/null | tr '\\0' '\\n'; journalctl -u consul --no-pager -o cat")
+        assert not [secret for secret in secrets if secret in shown], f"{node.name}: a secret stands in arguments, environment or journal"
+    for file in (plan.credentials / "consul").rglob("*"):
+        assert file.stat().st_mode & 0o077 == 0, file
+
+
+@pytest.mark.needs("orchestrator")
+def test_pods_ask_the_catalogue_for_names_and_reach_nothing_else_of_it(workload: Workload, plan: Plan, catalogue: Catalogue) -> None:
+    service, addresses = sorted(wanted_services(plan).items())[0]
+    for name in workload.pods:
+        found = workload.shell(name, f"nslookup {catalogue.name(service)}. | tail -n +3")
+        assert all(address in found for address in addresses), (name, found)
+        for machine in plan.machines.values():
+            for port in (8500, 8501, 8600, 8300, 8301):
+                code, out = workload.execute(name, f"nc -w 1 {machine.address} {port} </dev/null")
+                assert code != 0, f"the pod on {name} reaches {machine.name}:{port}: {out}"
+
+
+def test_the_host_still_resolves_names_while_its_name_server_is_down(every: list[Node], catalogue: Catalogue, plan: Plan) -> None:
+    node = every[0]
+    known = next((name for name in [*plan.machines, "example.com"] if name != node.name and asked(node, name)), None)
+    if known is None:
+        pytest.skip("this node's own name servers know neither other nodes nor the world")
+    node.run("systemctl stop coredns")
+    try:
+        start = time.monotonic()
+        assert asked(node, known), f"{known} is not resolved without the node's name server"
+        assert time.monotonic() - start < 5
+    finally:
+        node.run("systemctl start coredns")
+
+
+def test_what_something_else_writes_into_resolv_conf_is_asked_and_given_back(every: list[Node], server: str) -> None:
+    node = every[-1]
+    if node.ask("systemctl is-active systemd-resolved").out.strip() == "active":
+        pytest.skip("systemd-resolved keeps /etc/resolv.conf here")
+    before = node.run("cat /var/lib/ashlar/resolver/former.conf")
+    lease = "# by a lease\nsearch lease.invalid\nnameserver 192.0.2.53\n" + before
+
+    def first() -> list[str]:
+        return [line.split()[1] for line in node.run("cat /etc/resolv.conf").splitlines() if line.startswith("nameserver")]
+
+    try:
+        node.run(f"cat > /etc/resolv.conf <<'END'\n{lease}END")
+        until("the node's own name server is first again", lambda: first()[:2] == [server, "192.0.2.53"], 10)
+        assert node.run("cat /var/lib/ashlar/resolver/former.conf") == lease
+        assert node.run("head -n 1 /var/lib/ashlar/resolver/upstream.conf").split() == ["nameserver", "192.0.2.53"]
+        node.run("systemctl stop ashlar-resolver.path ashlar-resolver.service")
+        assert node.run("cat /etc/resolv.conf") == lease
+    finally:
+        node.run(f"cat > /etc/resolv.conf <<'END'\n{before}END")
+        node.run("systemctl start ashlar-resolver.service ashlar-resolver.path")
+    assert first()[0] == server
+
+
+def test_a_snapshot_can_be_taken_and_read(voters: list[Node]) -> None:
+    node = voters[0]
+    before = node.run("ls /var/lib/consul-snapshots").split()
+    node.run("systemctl start consul-snapshot.service", 60)
+    after = node.run("ls /var/lib/consul-snapshots").split()
+    assert len(set(after) - set(before)) == 1
+    assert all(name.endswith(".snap") for name in after)
+
+
+def test_all_servers_vote_and_agree(voters: list[Node], every: list[Node], catalogue: Catalogue, plan: Plan) -> None:
+    control = [name for name, machine in plan.machines.items() if "control" in machine.variables["node_classes"]]
+    count = min(len(control), plan.option("consul", "consul_servers_max"))
+    assert {node.name for node in voters} == set(control[: count - 1 + count % 2])
+    assert all(one["Voter"] for one in catalogue.servers(every[0]))
+    assert len(set(at_once(catalogue.leader, every))) == 1
+    assert {node["Node"] for node in catalogue.get(every[0], "/v1/catalog/nodes")} >= set(plan.machines)
+
+
+@pytest.fixture
+def whole(plan: Plan, nodes: dict[str, Node], power: Power, voters: list[Node], catalogue: Catalogue) -> Iterator[None]:
+    """Whatever a test has left: every node is on and every server votes before the next begins."""
+    if len(voters) < 3:
+        pytest.skip("with one server there is nothing to fall back on")
+    yield
+    for node in nodes.values():
+        if not reachable(node):
+            power.on(node)
+    at_once(lambda node: until(f"{node.name} answers by SSH", lambda: reachable(node), BOOT), nodes.values())
+    until("there is a leader that everybody knows", lambda: len(set(at_once(catalogue.leader, nodes.values())) - {""}) == 1, BOOT)
+    until("all servers are well", lambda: catalogue.get(voters[0], "/v1/operator/autopilot/health")["Healthy"], BOOT)
+
+
+def reachable(node: Node) -> bool:
+    try:
+        return node.ask("true", 5).code == 0
+    except RuntimeError:
+        node.disconnect()
+        return False
+
+
+def write(catalogue: Catalogue, node: Node, key: str, value: str) -> bool:
+    return catalogue.call(node, "PUT", f"/v1/kv/ashlar/conformance/{key}", value, seconds=2).reply.status == 200
+
+
+def read(catalogue: Catalogue, node: Node, key: str) -> str:
+    return str(json.loads(catalogue.call(node, "GET", f"/v1/kv/ashlar/conformance/{key}?raw").reply.body))
+
+
+@pytest.mark.disruptive
+def test_names_are_answered_and_writes_come_back_while_the_leader_is_off(
+    whole: None, nodes: dict[str, Node], voters: list[Node], power: Power, server: str, catalogue: Catalogue, service: str
+) -> None:
+    leader = catalogue.leader(voters[0])
+    gone = next(node for node in voters if node.address == leader)
+    others = [node for node in nodes.values() if node is not gone]
+    here = others[0]
+    catalogue.register(here, service, PORT)
+    at_once(lambda node: catalogue.appears(node, server, service, here.address), others)
+    key = random_name("leader")
+
+    def work(node: Node | None) -> Any:
+        if node is not None:
+            return catalogue.steady(node, server, service, here.address, 14)
+        time.sleep(2)
+        power.off(gone)
+        start = time.monotonic()
+        until("the catalogue takes writes", lambda: write(catalogue, here, key, "kept"), WRITES + 5, 0.1)
+        return time.monotonic() - start
+
+    took, *seen = at_once(work, [None, *others])
+    print(f"leader {gone.name} off: writes again after {took:.1f} s; names meanwhile: {seen}")
+    assert took <= WRITES
+    for node, (counts, longest) in zip(others, seen, strict=True):
+        assert set(counts) == {"right"}, f"{node.name}: {counts}"
+        assert longest < 2.5, f"{node.name} had no answer for {longest:.1f} s"
+    power.on(gone)
+    until(f"{gone.name} answers by SSH", lambda: reachable(gone), BOOT)
+    until(f"{gone.name} has what was written meanwhile", lambda: read(catalogue, gone, key) == "kept", BOOT)
+
+
+@pytest.mark.disruptive
+def test_what_was_registered_outlives_the_loss_of_the_majority(
+    whole: None, nodes: dict[str, Node], voters: list[Node], power: Power, server: str, catalogue: Catalogue, service: str
+) -> None:
+    lost = [*voters[1:]] if len(voters) == 3 else voters[len(voters) // 2 :]
+    last = voters[0]
+    key = random_name("majority")
+    catalogue.register(last, service, PORT)
+    assert write(catalogue, last, key, "kept")
+    assert catalogue.appears(last, server, service, last.address)
+    at_once(power.off, lost)
+    counts, _ = catalogue.steady(last, server, service, last.address, 5)
+    assert set(counts) == {"right"}, f"names on the last server: {counts}"
+    assert not write(catalogue, last, key, "minority"), "a server without a majority took a write"
+    at_once(power.on, lost)
+    at_once(lambda node: until(f"{node.name} answers by SSH", lambda: reachable(node), BOOT), lost)
+    start = time.monotonic()
+    until("the catalogue takes writes", lambda: write(catalogue, last, f"{key}-after", "after"), BOOT)
+    print(f"two servers back: writes again {time.monotonic() - start:.1f} s after they answer by SSH")
+    for node in voters:
+        until(f"{node.name} gives what was written before", lambda node=node: read(catalogue, node, key) == "kept", 30)
+        assert catalogue.appears(node, server, service, last.address, 20) is not None
+
+
+@pytest.mark.disruptive
+def test_everything_off_and_on_in_any_order_comes_back_by_itself(
+    whole: None, nodes: dict[str, Node], voters: list[Node], power: Power, plan: Plan, server: str, catalogue: Catalogue
+) -> None:
+    key = random_name("all-off")
+    assert write(catalogue, voters[0], key, "kept")
+    at_once(power.off, nodes.values())
+    order = random.sample(list(nodes.values()), len(nodes))
+    print(f"on again in the order {[node.name for node in order]}")
+    for node in order:
+        power.on(node)
+        time.sleep(random.uniform(0, 3))
+    start = time.monotonic()
+    at_once(lambda node: until(f"{node.name} answers by SSH", lambda: reachable(node), BOOT), order)
+    until("the catalogue takes writes", lambda: write(catalogue, voters[0], f"{key}-after", "after"), BOOT)
+    print(f"the catalogue takes writes {time.monotonic() - start:.1f} s after the last node was switched on")
+    assert read(catalogue, voters[-1], key) == "kept"
+    for service, addresses in wanted_services(plan).items():
+        for node in order:
+            until(
+                f"{node.name} knows {service} at {sorted(addresses)} again",
+                lambda node=node, service=service, addresses=addresses: asked(node, catalogue.name(service)) == addresses,
+                BOOT,
+            )
+    catalogue.call(voters[0], "DELETE", "/v1/kv/ashlar/conformance/?recurse")
+    print(f"all services of hosts are found on all nodes after {time.monotonic() - start:.1f} s")
