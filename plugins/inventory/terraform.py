@@ -289,6 +289,7 @@ from ansible_collections.ashlar.stack.plugins.plugin_utils.machines.configuratio
 from ansible_collections.ashlar.stack.plugins.plugin_utils.machines.contract import Machine, as_raw, parse_machines
 from ansible_collections.ashlar.stack.plugins.plugin_utils.machines.hosts import write_hosts
 from ansible_collections.ashlar.stack.plugins.plugin_utils.site.models import Problem, SiteError
+from ansible_collections.ashlar.stack.plugins.plugin_utils.site.reading import duplicate_keys
 from ansible_collections.ashlar.stack.plugins.plugin_utils.site.stop import stop, unreadable
 
 NAME = "ashlar.stack.terraform"
@@ -317,6 +318,10 @@ class InventoryModule(BaseInventoryPlugin, Constructable, Cacheable):
         Ends the program, or raises AnsibleParserError, with everything that is wrong in one message.
         """
         super().parse(inventory, loader, path, cache)
+        # Ansible would say the same of a key that stands twice, as a warning.
+        twice = duplicate_keys(Path(path))
+        if twice:
+            stop(twice)
         try:
             raw = loader.load_from_file(path, cache="none", trusted_as_template=True)
         except AnsibleError as error:
@@ -339,7 +344,7 @@ class InventoryModule(BaseInventoryPlugin, Constructable, Cacheable):
         try:
             self.set_options(direct=dict(raw), var_options=self._vars)
         except AnsibleError as error:
-            raise SiteError([Problem(path, (), f"has an option that Ansible refuses: {error.message}")]) from error
+            raise SiteError([Problem(path, (), f"has an option that Ansible refuses: {error.message.rstrip('.')}.")]) from error
 
     def _collected(self, configuration: Configuration, path: str, cache: bool) -> Collected:
         if not self.get_option("cache"):
@@ -359,7 +364,7 @@ class InventoryModule(BaseInventoryPlugin, Constructable, Cacheable):
                 self._cache[key] = {"asked": asked, "machines": {name: as_raw(machine) for name, machine in collected.machines.items()}}
                 self.update_cache_if_changed()
         except (AnsibleError, OSError) as error:
-            text = f"can't be used: {error}. Correct cache_plugin and cache_connection, or take cache out."
+            text = f"can't be used: {str(error).rstrip('.')}. Correct cache_plugin and cache_connection, or take cache out."
             raise SiteError([Problem(path, ("cache",), text)]) from error
         return collected
 
@@ -382,7 +387,7 @@ class InventoryModule(BaseInventoryPlugin, Constructable, Cacheable):
                 self._add_host_to_composed_groups(groups, variables, name, strict=strict, fetch_hostvars=False)
                 self._add_host_to_keyed_groups(keyed_groups, variables, name, strict=strict, fetch_hostvars=False)
         except AnsibleError as error:
-            raise SiteError([Problem(path, (), f"{error.message} Correct compose, groups or keyed_groups, or set strict: false.")]) from error
+            raise SiteError([Problem(path, (), f"{error.message.rstrip('.')}. Correct compose, groups or keyed_groups, or set strict: false.")]) from error
 
 
 def _cached(cache: Any, key: str, asked: str) -> dict[str, Machine] | None:

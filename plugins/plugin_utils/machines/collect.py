@@ -15,7 +15,7 @@ from ansible_collections.ashlar.stack.plugins.plugin_utils.machines.states.sourc
 from ansible_collections.ashlar.stack.plugins.plugin_utils.site.models import Problem, SiteError
 
 MOST_PROBLEMS = 10
-"""So many machines of a source are named that are wrong; the others mostly are for the same reason."""
+"""So many problems of a source's machines are said; the others mostly are of the same kind."""
 
 
 @dataclass(slots=True)
@@ -59,12 +59,12 @@ def collect(configuration: Configuration, environment: Mapping[str, str]) -> Col
 
 
 def parsed(raw: Mapping[str, Any], where: str, secret: bool = False) -> dict[str, Machine]:
-    """:raises SiteError: with the first machines that are wrong, and how many are."""
+    """:raises SiteError: with the first of what is wrong, and how much there is."""
     machines, problems = parse_machines(raw, where, secret)
     if problems:
-        more = len(problems) - MOST_PROBLEMS
-        shown = problems[:MOST_PROBLEMS]
-        raise SiteError([*shown, Problem(where, (), f"there are {more} more problems of this kind.")] if more > 0 else shown)
+        if len(problems) > MOST_PROBLEMS:
+            problems = [Problem(where, (), f"{len(problems)} problems, of which the first {MOST_PROBLEMS} follow."), *problems[:MOST_PROBLEMS]]
+        raise SiteError(problems)
     return machines
 
 

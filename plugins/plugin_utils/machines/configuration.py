@@ -15,7 +15,7 @@ from ansible_collections.ashlar.stack.plugins.plugin_utils.machines.hosts import
 from ansible_collections.ashlar.stack.plugins.plugin_utils.machines.options import check_options, path_of, with_defaults
 from ansible_collections.ashlar.stack.plugins.plugin_utils.machines.states.source import Limits, Source, check_backend, resolved
 from ansible_collections.ashlar.stack.plugins.plugin_utils.site.models import NODE_CLASSES, Path_, Problem, SiteError
-from ansible_collections.ashlar.stack.plugins.plugin_utils.site.reading import did_you_mean, duplicate_keys, listed, quoted
+from ansible_collections.ashlar.stack.plugins.plugin_utils.site.reading import did_you_mean, listed, quoted
 
 KINDS = ("root", "state", "backend")
 _ONLY_FOR = {"var_files": ("root",), "workspace": ("root", "backend"), "binary": ("root", "backend")}
@@ -34,7 +34,7 @@ class Configuration:
 
 def parse_configuration(documentation: str, raw: Any, file: Path) -> Configuration:
     """:raises SiteError: with everything that is wrong; whether a source can be read shows later."""
-    problems = [*duplicate_keys(file), *check_options(documentation, raw, str(file))]
+    problems = check_options(documentation, raw, str(file))
     if problems:
         raise SiteError(problems)
     options = with_defaults(documentation, raw)
@@ -100,6 +100,7 @@ def _adoption(options: Mapping[str, Any], file: str, problems: list[Problem]) ->
                 own[type_][name] = parse_getters(value)
             except ValueError as error:
                 problems.append(Problem(file, ("resources", type_, name), str(error)))
+                own[type_][name] = ()
     mappings = mappings_of(own)
     for type_, of_type in mappings.items():
         if "private_ip" not in of_type:

@@ -81,7 +81,8 @@ def _check_mapping(path: Path_, raw: Mapping[str, Any], known: Mapping[str, Any]
     for key, spec in known.items():
         if spec and spec.get("required") and key not in raw:
             description = spec["description"] if isinstance(spec["description"], str) else spec["description"][0]
-            problems.append(Problem(file, (*path, key), f"is missing. {_plain_words(description)} Add it."))
+            meaning = f"Allowed: {listed(spec['choices'], 'or')}." if spec.get("choices") else f"{_plain_words(description).split('. ')[0].rstrip('.')}."
+            problems.append(Problem(file, (*path, key), f"is missing. {meaning} Add it."))
     return problems
 
 

@@ -196,11 +196,9 @@ def _check_lock(state: Path) -> None:
     except (OSError, ValueError):
         lock = {}
     lock = lock if isinstance(lock, dict) else {}
-    who, since, id_ = (str(lock.get(key) or "unknown") for key in ("Who", "Created", "ID"))
-    raise StateFault(
-        f"is locked by {who} since {since}: a run is under way, which may have written a half of it. "
-        f"Wait until it has ended; if there is none, `tofu force-unlock {id_}` (or terraform) in its root."
-    )
+    by, since = (f" {word} {lock[key]}" if isinstance(lock.get(key), str) else "" for word, key in (("by", "Who"), ("since", "Created")))
+    unlock = f"`tofu force-unlock {lock['ID']}` (or terraform) in its root" if isinstance(lock.get("ID"), str) else f"remove {file}"
+    raise StateFault(f"is locked{by}{since}: a run is under way, which may have written a half of it. Wait until it has ended; if there is none, {unlock}.")
 
 
 def _selected(root: Path) -> str:

@@ -17,15 +17,25 @@ from ansible_collections.ashlar.stack.plugins.plugin_utils.site.reading import q
 
 VERSION = 4
 RESTORE = "Restore it: from terraform.tfstate.backup beside it, or an earlier version that the backend keeps."
+_ANSWER = ("can't be read: what the tool printed {}", "Is the binary Terraform or OpenTofu?")
 _SURROGATE = re.compile(r"\\u[dD][89a-fA-F]")
 
 
-def parse_json(data: bytes, limit_bytes: int) -> Any:
+def parse_json(data: bytes, limit_bytes: int, of: str = "{}", remedy: str = RESTORE) -> Any:
     """The value of a JSON text in UTF-8.
 
+    :param of: what the error says around what is wrong with the text.
     :raises StateFault: it is too large, or no such text.
     """
     check_size(len(data), limit_bytes)
+    try:
+        return _parsed(data)
+    except ValueError as error:
+        raise StateFault(f"{of.format(error)} {remedy}") from None
+
+
+def _parsed(data: bytes) -> Any:
+    """:raises ValueError: it is no JSON text in UTF-8; says so in a sentence that lacks its subject."""
     try:
         text = data.decode("utf-8")
         value = json.loads(text, parse_constant=_no_constant)
@@ -34,13 +44,13 @@ def parse_json(data: bytes, limit_bytes: int) -> Any:
             json.dumps(value, ensure_ascii=False).encode("utf-8")
     except json.JSONDecodeError as error:
         cut = "It ends in the middle" if error.pos >= len(text.rstrip()) or error.msg.startswith("Unterminated") else "It is damaged"
-        raise StateFault(f"is not valid JSON: line {error.lineno}, column {error.colno}: {error.msg}. {cut}. {RESTORE}") from None
+        raise ValueError(f"is not valid JSON: line {error.lineno}, column {error.colno}: {error.msg}. {cut}.") from None
     except UnicodeError:
-        raise StateFault(f"is not UTF-8 text, so it is damaged or no state. {RESTORE}") from None
+        raise ValueError("is not UTF-8 text, so it is damaged or no state.") from None
     except RecursionError:
-        raise StateFault(f"is nested too deeply for a state, so it is damaged or no state. {RESTORE}") from None
+        raise ValueError("is nested too deeply for a state, so it is damaged or no state.") from None
     except ValueError as error:
-        raise StateFault(f"is not valid JSON: {str(error).split(';')[0]}. It is damaged. {RESTORE}") from None
+        raise ValueError(f"is not valid JSON: {str(error).split(';')[0]}. It is damaged.") from None
     return value
 
 
@@ -79,7 +89,7 @@ def parse_outputs(data: bytes, limit_bytes: int) -> Mapping[str, Output]:
 
     :raises StateFault: it is something else.
     """
-    raw = parse_json(data, limit_bytes)
+    raw = parse_json(data, limit_bytes, *_ANSWER)
     if not isinstance(raw, dict):
         raise StateFault("gave outputs that are no mapping. Is the binary Terraform or OpenTofu?")
     return _outputs(raw)
@@ -90,7 +100,7 @@ def parse_shown(data: bytes, limit_bytes: int) -> Sequence[Resource]:
 
     :raises StateFault: it is something else.
     """
-    raw = parse_json(data, limit_bytes)
+    raw = parse_json(data, limit_bytes, *_ANSWER)
     if not isinstance(raw, dict) or not str(raw.get("format_version", "")).startswith(("0.", "1.")):
         version = quoted(raw.get("format_version")) if isinstance(raw, dict) else "none"
         raise StateFault(f"gave a state of the format version {version}; known are 0.x and 1.x. Use a tool that writes one of them, or update Ashlar.")

@@ -145,7 +145,7 @@ class Tool:
         remedy = next((words for pattern, words in _REMEDIES if re.search(pattern, said)), "Correct that, and run again.")
         init = f"{self.shown} -chdir={_relative(self.folder)} init"
         end = f"exit code {code}" if code > 0 else f"signal {-code}"
-        return f"can't be read: `{self.shown} {command}` ended with {end} and said: {said or 'nothing'} {remedy.format(tool=self.shown, init=init)}"
+        return f"can't be read: `{self.shown} {command}` ended with {end} and said: {said or 'nothing.'} {remedy.format(tool=self.shown, init=init)}"
 
     def last_words(self, errors: bytes) -> str:
         """What the program printed last, on one line, without frames, colours and secrets."""
