@@ -77,7 +77,7 @@ locals {
         length(setsubtract(keys(node.bastion), local.attributes.bastion)) == 0 &&
         startswith(jsonencode(node.bastion.host), "\"") && node.bastion.host != "" &&
         startswith(jsonencode(node.bastion.user), "\"") && can(regex(local.pattern.user, node.bastion.user)) &&
-        try(node.bastion.port == null || (can(regex("^[0-9]+$", jsonencode(node.bastion.port))) && node.bastion.port >= 1 && node.bastion.port <= 65535), !can(node.bastion.port)),
+        (jsonencode(try(node.bastion.port, null)) == "null" || (can(regex("^[0-9]+$", jsonencode(node.bastion.port))) && try(node.bastion.port >= 1 && node.bastion.port <= 65535, false))),
         false
       ) ? null : "is ${local.json[name].bastion}. Allowed: an object with host, user and, if it is not 22, port, or null"
       ssh_host_keys = local.json[name].ssh_host_keys == "null" || (startswith(local.json[name].ssh_host_keys, "[") && try(

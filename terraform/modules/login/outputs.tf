@@ -9,7 +9,7 @@ output "public_key" {
 
   precondition {
     condition     = local.found
-    error_message = "There is no SSH public key ${local.file}. Make the site's own with: install -d -m 700 ${coalesce(local.ssh_folder, "credentials/ssh")} && ssh-keygen -q -t ed25519 -N '' -f ${coalesce(local.ssh_folder, "credentials/ssh")}/id_ed25519 (or name another in ssh_public_key)."
+    error_message = "There is no SSH public key ${local.file == "" ? "(neither a file nor a site is named)" : local.file}. Make the site's own with: install -d -m 700 ${coalesce(local.ssh_folder, "credentials/ssh")} && ssh-keygen -q -t ed25519 -N '' -f ${coalesce(local.ssh_folder, "credentials/ssh")}/id_ed25519 (or name another in ssh_public_key)."
   }
 
   precondition {

@@ -1,8 +1,13 @@
 # Pools -> nodes. A node's name and zone follow from its number alone, so that another count never touches another node.
 
 locals {
+  # range() gives at most 1024 numbers.
+  numbers = { for name, pool in var.pools : name => flatten([
+    for thousand in range(ceil(pool.count / 1000)) : range(thousand * 1000 + 1, min(thousand * 1000 + 1000, pool.count) + 1)
+  ]) }
+
   nodes = merge([for pool_name, pool in var.pools : {
-    for number in range(1, pool.count + 1) : "${var.site}-${pool_name}-${number}" => {
+    for number in local.numbers[pool_name] : "${var.site}-${pool_name}-${number}" => {
       name     = "${var.site}-${pool_name}-${number}"
       pool     = pool_name
       number   = number
