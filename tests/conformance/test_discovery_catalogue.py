@@ -8,6 +8,7 @@ import random
 import statistics
 import time
 from collections.abc import Callable, Iterator
+from functools import partial
 from typing import Any
 
 import pytest
@@ -73,16 +74,16 @@ def asked(node: Node, name: str) -> set[str]:
     return {line.split()[0] for line in out.splitlines()}
 
 
+def knows(node: Node, name: str, addresses: set[str], seconds: float) -> None:
+    """Waits until the host itself finds exactly these addresses."""
+    until(f"{node.name} finds {name} at {sorted(addresses)}", lambda: asked(node, name) == addresses, seconds)
+
+
 def test_every_host_finds_what_runs_on_every_node(plan: Plan, every: list[Node], catalogue: Catalogue) -> None:
     services = wanted_services(plan)
     assert services
     for service, addresses in services.items():
-        for node in every:
-            until(
-                f"{node.name} knows {service} at {sorted(addresses)}",
-                lambda node=node, service=service, addresses=addresses: asked(node, catalogue.name(service)) == addresses,
-                20,
-            )
+        at_once(partial(knows, name=catalogue.name(service), addresses=addresses, seconds=20), every)
 
 
 def test_a_port_has_its_name_as_tag_and_a_record_of_its_number(plan: Plan, every: list[Node], server: str, catalogue: Catalogue) -> None:
@@ -379,8 +380,8 @@ def test_what_was_registered_outlives_the_loss_of_the_majority(
     start = time.monotonic()
     until("the catalogue takes writes", lambda: write(catalogue, last, f"{key}-after", "after"), BOOT)
     print(f"two servers back: writes again {time.monotonic() - start:.1f} s after they answer by SSH")
+    at_once(lambda node: until(f"{node.name} gives what was written before", lambda: read(catalogue, node, key) == "kept", 30), voters)
     for node in voters:
-        until(f"{node.name} gives what was written before", lambda node=node: read(catalogue, node, key) == "kept", 30)
         assert catalogue.appears(node, server, service, last.address, 20) is not None
 
 
@@ -402,11 +403,6 @@ def test_everything_off_and_on_in_any_order_comes_back_by_itself(
     print(f"the catalogue takes writes {time.monotonic() - start:.1f} s after the last node was switched on")
     assert read(catalogue, voters[-1], key) == "kept"
     for service, addresses in wanted_services(plan).items():
-        for node in order:
-            until(
-                f"{node.name} knows {service} at {sorted(addresses)} again",
-                lambda node=node, service=service, addresses=addresses: asked(node, catalogue.name(service)) == addresses,
-                BOOT,
-            )
+        at_once(partial(knows, name=catalogue.name(service), addresses=addresses, seconds=BOOT), order)
     catalogue.call(voters[0], "DELETE", "/v1/kv/ashlar/conformance/?recurse")
     print(f"all services of hosts are found on all nodes after {time.monotonic() - start:.1f} s")
