@@ -246,6 +246,7 @@ import hashlib
 import importlib
 import json
 import os
+import re
 import sys
 from collections.abc import Mapping
 from dataclasses import asdict, replace
@@ -255,6 +256,7 @@ from typing import Any
 from ansible import constants
 from ansible.errors import AnsibleError
 from ansible.plugins.inventory import BaseInventoryPlugin, Cacheable, Constructable
+from ansible.utils.display import Display
 from ansible_collections.ashlar.stack.plugins.plugin_utils.machines.clouds.common import CloudError, CloudErrors, Instance, Question, sentences
 from ansible_collections.ashlar.stack.plugins.plugin_utils.machines.clouds.mapping import Rule, Sources, machines_of, nothing_matches, restored, stored
 from ansible_collections.ashlar.stack.plugins.plugin_utils.machines.contract import Bastion
@@ -264,6 +266,7 @@ from ansible_collections.ashlar.stack.plugins.plugin_utils.site.reading import d
 from ansible_collections.ashlar.stack.plugins.plugin_utils.site.stop import stop, unreadable
 
 NAME = "ashlar.stack.cloud"
+OTHERS = ("ashlar.stack.stack", "ashlar.stack.terraform")
 SUFFIXES = ("cloud.yml", "cloud.yaml")
 CLOUDS = "ansible_collections.ashlar.stack.plugins.plugin_utils.machines.clouds"
 LIBRARIES = {"aws": "boto3", "gce": "apache-libcloud", "openstack": "apache-libcloud"}
@@ -280,7 +283,12 @@ class InventoryModule(BaseInventoryPlugin, Constructable, Cacheable):
 
     def verify_file(self, path: str) -> bool:
         """Whether ``path`` is a file for this plugin."""
-        return path.endswith(SUFFIXES) and bool(super().verify_file(path))
+        if not path.endswith(SUFFIXES) or not os.access(path, os.R_OK) or not os.path.isfile(path):
+            return False
+        with open(path, encoding="utf-8", errors="replace") as file:
+            keys = dict(re.findall(r"^([\w-]+)\s*:\s*[\"']?([\w.-]*)", file.read(), re.MULTILINE))
+        # One that is empty, misspells the plugin's name or has no `plugin:` line is claimed too: no other plugin would say what is wrong with it.
+        return keys["plugin"].startswith("ashlar.") and keys["plugin"] not in OTHERS if "plugin" in keys else not keys or "provider" in keys
 
     def parse(self, inventory: Any, loader: Any, path: str, cache: bool = True) -> None:
         """Asks the provider and adds hosts, or ends the program with everything that is wrong in one message."""
@@ -295,7 +303,7 @@ class InventoryModule(BaseInventoryPlugin, Constructable, Cacheable):
             if not instances:
                 self._none(question, sources, path)
             write_hosts(self.inventory, found.machines, options)
-            self._construct(found.instances)
+            self._construct(found.instances, path)
         except SiteError as error:
             stop(error.problems)
         except CloudErrors as error:
@@ -309,9 +317,13 @@ class InventoryModule(BaseInventoryPlugin, Constructable, Cacheable):
             problems = _wrong_options(path, raw, constants.config.get_configuration_definitions(self.plugin_type, self._load_name))
             if problems:
                 raise SiteError(problems)
-            self._read_config_data(path)
         except AnsibleError as error:
             stop(unreadable(path, error))
+        try:
+            self._read_config_data(path)
+        except AnsibleError as error:
+            raise SiteError([Problem(path, (), f"has an option that Ansible refuses: {error.message}")]) from None
+        problems = []
         provider = self.get_option("provider")
         for option, only in ONLY.items():
             if self.get_option(option) and provider != only:
@@ -420,10 +432,11 @@ class InventoryModule(BaseInventoryPlugin, Constructable, Cacheable):
                 kept = self.cache[key]
                 if kept["question"] == identity:
                     return restored(kept["instances"])
-            except (KeyError, TypeError):
+            except (KeyError, TypeError, ValueError, AnsibleError):
                 pass
         instances: list[Instance] = self._provider().instances(question)
-        if use:
+        # What is still to come must be asked for again.
+        if use and instances:
             self.cache[key] = {"question": identity, "instances": stored(instances)}
         return instances
 
@@ -431,26 +444,30 @@ class InventoryModule(BaseInventoryPlugin, Constructable, Cacheable):
         """No instance matches: an error that says what there is, or a site whose machines are still to come."""
         provider = self.get_option("provider")
         if self.get_option("empty") == "pending":
-            self.inventory.set_variable("all", "site_machines", "pending")
-            self.display.warning(f"{path}: no machine of the site runs at {WORDS[provider]} yet.")
+            self.inventory.groups["all"].set_variable("site_machines", "pending")
+            Display().display(f"No machines yet: {path}: none of the site's runs at {WORDS[provider]}.", stderr=True)
             return
         everything = self._provider().instances(replace(question, filters={}, running=False, disks=False, tags=tuple(question.filters)))
         where = f"of {WORDS[provider]}{f' in {listed(question.regions)}' if question.regions else ''}"
         text = nothing_matches(everything, question.filters, question.running, where, sources.kind)
         raise CloudError(f"{text} Where no machine is all right, set empty: pending.")
 
-    def _construct(self, instances: Mapping[str, Instance]) -> None:
+    def _construct(self, instances: Mapping[str, Instance], path: str) -> None:
         compose, groups, keyed = (self.get_option(option) for option in ("compose", "groups", "keyed_groups"))
         if not (compose or groups or keyed):
             return
         strict = self.get_option("strict")
-        for name, instance in instances.items():
-            own = {"tags": dict(instance.tags), "region": instance.region, "instance_type": instance.size, "image": instance.image}
-            variables = {**self.inventory.hosts[name].vars, **own}
-            self._set_composite_vars(compose, variables, name, strict)
-            variables = {**variables, **self.inventory.hosts[name].vars}
-            self._add_host_to_composed_groups(groups, variables, name, strict, fetch_hostvars=False)
-            self._add_host_to_keyed_groups(keyed, variables, name, strict, fetch_hostvars=False)
+        try:
+            for name, instance in instances.items():
+                own = {"tags": dict(instance.tags), "region": instance.region, "instance_type": instance.size, "image": instance.image}
+                variables = {**self.inventory.hosts[name].vars, **own, "inventory_hostname": name}
+                self._set_composite_vars(compose, variables, name, strict)
+                if compose:
+                    variables = {**variables, **self.inventory.hosts[name].vars}
+                self._add_host_to_composed_groups(groups, variables, name, strict, fetch_hostvars=False)
+                self._add_host_to_keyed_groups(keyed, variables, name, strict, fetch_hostvars=False)
+        except AnsibleError as error:
+            raise SiteError([Problem(path, (), f"{error.message} Correct compose, groups or keyed_groups, or set strict: false.")]) from None
 
 
 def _wrong_options(path: str, raw: Any, known: Mapping[str, Mapping[str, Any]]) -> list[Problem]:

@@ -7,7 +7,6 @@ permission compute.instances.list, and compute.regions.get where regions are nam
 
 from __future__ import annotations
 
-import re
 from collections.abc import Mapping
 from functools import partial
 from typing import Any
@@ -24,8 +23,6 @@ PAGE = 500
 """As many as the API gives at once."""
 ENDPOINT = "https://compute.googleapis.com"
 LIST, REGIONS = "compute.instances.list", "compute.regions.get"
-_ZONE = re.compile(r"[a-z]+-[a-z]+[0-9]+-[a-z]")
-ALL = ""
 
 
 def instances(question: Question) -> list[Instance]:
@@ -40,7 +37,7 @@ def instances(question: Question) -> list[Instance]:
         return asking.everywhere()
     zones: dict[str, None] = {}
     for name in question.regions:
-        zones.update(dict.fromkeys([name] if _ZONE.fullmatch(name) else asking.zones(name)))
+        zones.update(dict.fromkeys([name] if _is_zone(name) else asking.zones(name)))
     return in_regions({zone: partial(asking.of_zone, zone) for zone in zones})
 
 
@@ -115,6 +112,11 @@ class _Project:
 
     def connection(self) -> _Connection:
         return _Connection(self.server, self.project, self.of, self.question.timeout, connection_class(self.question.verify))
+
+
+def _is_zone(name: str) -> bool:
+    """Zones are called like their region with one more part: europe-west1-b, us-central1-ai1a."""
+    return name.count("-") >= 2
 
 
 def _explained(refused: Refused, of: Login, server: str, question: Question, permission: str, where: str) -> CloudError:

@@ -187,6 +187,7 @@ def _metadata(path: str, question: Question) -> Any:
     host = os.environ.get("GCE_METADATA_HOST") or METADATA
     quick = replace(question, timeout=min(METADATA_TIMEOUT, question.timeout), attempts=1)
     connection = Connection(url=f"http://{host}/computeMetadata/v1", timeout=quick.timeout)
+    connection.conn_class = connection_class(None, direct=True)
 
     def read() -> Any:
         response = connection.request(path, headers={"Metadata-Flavor": "Google"})

@@ -29,14 +29,19 @@ class Refused(Exception):
         self.status, self.reason, self.said, self.pause = status, reason, said, pause
 
 
-def connection_class(verify: bool | str | None, certificate: tuple[str, str] | None = None) -> type[LibcloudConnection]:
-    """libcloud's connection with a trust of its own. ``verify``: None for the usual CAs (REQUESTS_CA_BUNDLE counts), False, or a bundle's path."""
+def connection_class(verify: bool | str | None, certificate: tuple[str, str] | None = None, direct: bool = False) -> type[LibcloudConnection]:
+    """libcloud's connection with a trust of its own. ``verify``: None for the usual CAs (REQUESTS_CA_BUNDLE counts), False, or a bundle's path.
+
+    ``direct``: by no proxy, whatever the environment says.
+    """
 
     class Trusting(LibcloudConnection):
         def __init__(self, *args: Any, **kwargs: Any) -> None:
             super().__init__(*args, **kwargs)
             if certificate and self.session:
                 self.session.cert = certificate
+            if direct and self.session:
+                self.session.trust_env = False
 
         def _setup_verify(self) -> None:
             self.verify = verify is not False
