@@ -130,6 +130,13 @@ def program(*arguments: str, folder: Path, environment: Mapping[str, str] | None
     return subprocess.run(command, cwd=folder, env={**clean, **(environment or {})}, capture_output=True, text=True, timeout=120, check=False)
 
 
+def bare(value: Any) -> Any:
+    """What ansible-inventory printed, without its marks on texts that are no templates."""
+    if isinstance(value, dict):
+        return value["__ansible_unsafe"] if set(value) == {"__ansible_unsafe"} else {key: bare(part) for key, part in value.items()}
+    return [bare(part) for part in value] if isinstance(value, list) else value
+
+
 def tool() -> str:
     """The OpenTofu or Terraform that the tests drive."""
     wanted = os.environ.get("ASHLAR_TOFU")

@@ -135,6 +135,8 @@ def _read_root(source: Source, environment: Mapping[str, str], limits: Limits) -
     workspace = source.workspace or environment.get("TF_WORKSPACE") or _selected(root)
     _check_lock(root / "terraform.tfstate" if workspace == "default" else root / "terraform.tfstate.d" / workspace / "terraform.tfstate")
     tool = Tool(find_tool(source.binary, environment), root, environment, limits.timeout_seconds)
+    if source.workspace:
+        _check_workspace(tool, source.workspace)
     outputs = parse_outputs(tool.run("output", json=True, no_color=True, workspace=source.workspace), limits.state_bytes)
     name = source.output or OUTPUT
     if name in outputs:
@@ -142,8 +144,6 @@ def _read_root(source: Source, environment: Mapping[str, str], limits: Limits) -
     # Only now, since thousands of resources are much to print, and it needs the providers.
     resources = parse_shown(tool.run("show", json=True, no_color=True, workspace=source.workspace), limits.state_bytes)
     if not resources and not outputs:
-        if source.workspace:
-            _check_workspace(tool, source.workspace)
         return Pending("has nothing applied yet")
     if declares_output(root, name):
         return Pending(f'has no value for its output "{name}" yet: its last apply did not come to an end')
@@ -163,13 +163,24 @@ def _read_backend(source: Source, environment: Mapping[str, str], limits: Limits
         inside = {**environment, "TF_DATA_DIR": str(folder / ".terraform"), "TF_WORKSPACE": "default"}
         tool = Tool(binary, folder, inside, limits.timeout_seconds, secrets=_secrets_of(source))
         # As files and not as values: the arguments of a program are seen by every user of the machine.
-        tool.run("init", backend_config=[str(settings), *(str(file) for file in source.config_files)], input=False, no_color=True)
-        data = tool.run("state pull", workspace=source.workspace)
-        if data.strip():
-            return _unless_nothing(parse_state(data, limits.state_bytes))
+        (folder / "plugins").mkdir()
+        try:
+            # The folder without plugins keeps it from fetching the providers that the state was made with, which reading doesn't need. It
+            # fails over that, but not before the backend is set up.
+            tool.run(
+                "init",
+                backend_config=[str(settings), *(str(file) for file in source.config_files)],
+                plugin_dir=str(folder / "plugins"),
+                input=False,
+                no_color=True,
+            )
+        except StateFault:
+            if not (folder / ".terraform" / "terraform.tfstate").exists():
+                raise
         if source.workspace:
             _check_workspace(tool, source.workspace)
-        return Pending("has no state yet")
+        data = tool.run("state pull", workspace=source.workspace)
+        return _unless_nothing(parse_state(data, limits.state_bytes)) if data.strip() else Pending("has no state yet")
 
 
 def _unless_nothing(state: State) -> State | Pending:
@@ -178,8 +189,10 @@ def _unless_nothing(state: State) -> State | Pending:
 
 
 def _check_workspace(tool: Tool, workspace: str) -> None:
+    """:raises StateFault: there is no such workspace. To be called before anything is asked of it, since backends make it upon that."""
     printed = tool.run("workspace list", no_color=True, workspace="default").decode("utf-8", "replace")
-    names = [line.strip(" *\t") for line in printed.splitlines() if line.strip()]
+    # Below the list, whose lines are indented, it may say in a sentence where the choice came from.
+    names = [line[2:].strip() for line in printed.splitlines() if line.startswith(("* ", "  ")) and line.strip()]
     if workspace not in names:
         raise StateFault(
             f"has no workspace {workspace}. There are: {listed(names)}. Correct workspace, or make it: `{tool.shown} workspace new {workspace}` in the root."
