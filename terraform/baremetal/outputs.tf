@@ -1,0 +1,4 @@
+output "nodes" {
+  description = "Node name -> its machine, after schemas/machines.json."
+  value       = module.contract.nodes
+}
