@@ -21,6 +21,7 @@ ARGUMENTS: dict[str, dict[str, Any]] = {
     "site": {"type": "path", "required": True},
     "state": {"type": "str", "choices": ["present", "answering", "absent"], "default": "present"},
     "allow_destroy": {"type": "bool", "default": False},
+    "show": {"type": "bool", "default": True},
     "timeout_seconds": {"type": "int"},
 }
 SECONDS = {"present": 3600, "answering": 600, "absent": 3600}
@@ -38,7 +39,7 @@ class ActionModule(ControllerAction):
         if arguments["state"] == "answering":
             return self._answering(site, seconds, variables)
         if arguments["state"] == "absent":
-            return self._absent(site, seconds)
+            return self._absent(site, seconds, bool(arguments["show"]))
         return self._present(site, seconds, bool(arguments["allow_destroy"]))
 
     def _present(self, site: Site, seconds: int, allowed: bool) -> dict[str, Any]:
@@ -71,13 +72,14 @@ class ActionModule(ControllerAction):
             },
         }
 
-    def _absent(self, site: Site, seconds: int) -> dict[str, Any]:
+    def _absent(self, site: Site, seconds: int, show: bool) -> dict[str, Any]:
         results = []
         # What was made last may stand on what was made first.
         for root in reversed(roots_of(site.directory)):
             applier = Applier(root, site.directory, display.display, seconds)
             with applier.planned(destroy=True) as (changes, plan):
-                _say(told(changes, root.shown))
+                if show:
+                    _say(told(changes, root.shown))
                 if changes.any and not self._task.check_mode:
                     applier.apply(plan)
             objects = [{"address": one.address, "action": one.action} for one in changes.objects]

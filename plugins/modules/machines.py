@@ -24,7 +24,8 @@ options:
     description:
       - With V(present), the machines are as the roots say. The site's SSH key is made where it has none.
       - With V(answering), the machines of the inventory answer and are ready. Refresh the inventory before, when machines were made.
-      - With V(absent), nothing of the roots is left, and what the site knows of its machines' host keys is forgotten.
+      - With V(absent), nothing of the roots is left, and what the site remembers of its machines is forgotten: their host keys, and what was
+        installed on them.
     type: str
     choices: [present, answering, absent]
     default: present
@@ -32,6 +33,10 @@ options:
     description: Whether a plan may end and replace machines and remove volumes.
     type: bool
     default: false
+  show:
+    description: Whether the plan is shown with O(state=absent). False where it was shown just before.
+    type: bool
+    default: true
   timeout_seconds:
     description: How long each run of the tool may take (default V(3600)), and with O(state=answering) how long all machines may take (default V(600)).
     type: int

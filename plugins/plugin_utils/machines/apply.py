@@ -170,7 +170,7 @@ def read_changes(plan: Mapping[str, Any], output: str = "nodes") -> Changes:
             not_known = _mapping(_mapping(unknown).get(name))
             if before[name].get("id") and (not_known.get("id") or after[name].get("id") != before[name].get("id")):
                 replaced.append(name)
-            elif not_known or after[name] != before[name]:
+            elif _holds(not_known) or after[name] != before[name]:
                 altered.append(name)
     made = [name for name in {**after, **_mapping(unknown)} if name not in before]
     return Changes(
@@ -231,6 +231,13 @@ def _because(change: Mapping[str, Any], action: str) -> tuple[str, ...]:
         return ()
     before, after, unknown = (_mapping(change.get(key)) for key in ("before", "after", "after_unknown"))
     return tuple(name for name in sorted({*before, *after, *unknown}) if unknown.get(name) is True or before.get(name) != after.get(name))
+
+
+def _holds(unknown: Any) -> bool:
+    """Whether anything in a plan's map of unknown values is unknown."""
+    if isinstance(unknown, Mapping):
+        return any(_holds(value) for value in unknown.values())
+    return any(_holds(value) for value in unknown) if isinstance(unknown, list) else unknown is True
 
 
 def _mapping(value: Any) -> Mapping[str, Any]:

@@ -194,8 +194,10 @@ class Site:
         _write(self.memory, json.dumps(content, indent=1, sort_keys=True) + "\n", 0o644)
 
     def forget(self) -> list[str]:
-        """Nothing is known of machines any more; returns what was removed."""
-        there = [file for file in (self.known_hosts, self.known_hosts.with_suffix(".old"), self.memory) if file.exists()]
+        """Nothing is remembered of machines any more, nor of what was installed on them; returns what was removed. Authorities and keys stay:
+        backups may need them."""
+        files = (self.known_hosts, self.known_hosts.with_suffix(".old"), self.memory, self.memory.with_name("installed.json"))
+        there = [file for file in files if file.exists()]
         for file in there:
             file.unlink()
         return [str(file) for file in there]

@@ -78,7 +78,7 @@ def test_a_wrong_site_ends_a_playbook_with_one_message_before_a_host_is_touched(
     assert not (site / "touched").exists()
 
 
-PENDING = "all: {vars: {site_machines: pending}}\n"
+PENDING = "all: {vars: {site_machines: pending}, hosts: {elsewhere: {}}}\n"
 
 
 def test_a_site_whose_machines_are_still_to_be_made_knows_itself_and_has_no_node(checkout: Path) -> None:
@@ -86,7 +86,7 @@ def test_a_site_whose_machines_are_still_to_be_made_knows_itself_and_has_no_node
     done = run(checkout, "ansible-inventory", "-i", "inventories/pending", "--list")
     assert (done.returncode, done.stderr) == (0, "")
     inventory = json.loads(done.stdout)
-    assert inventory["_meta"]["hostvars"] == {}
+    assert list(inventory["_meta"]["hostvars"]) == ["elsewhere"] and "etcd" not in inventory
     done = run(checkout, "ansible-inventory", "-i", "inventories/pending", "--graph", "--vars")
     assert "{site_name = prod}" in done.stdout and f"{{site_directory = {checkout}/inventories/pending}}" in done.stdout
     assert "site_components" not in done.stdout and "  |--@etcd:\n" in done.stdout
