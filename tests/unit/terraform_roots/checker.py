@@ -11,8 +11,8 @@ from difflib import get_close_matches
 from pathlib import Path
 from typing import Any
 
-from hcl import Module, Reference, arguments, is_blocks, is_literal, read, references, text
-from schemas import Argument, Schema, Schemas
+from .hcl import Module, Reference, arguments, is_blocks, is_literal, read, references, text
+from .schemas import Argument, Schema, Schemas
 
 META = {"for_each", "count", "depends_on", "provider", "lifecycle", "provisioner", "connection"}
 MODULE_META = {"source", "version", "providers", "for_each", "count", "depends_on"}
@@ -210,7 +210,9 @@ def _literal(where: str, value: Any, argument: Argument) -> Iterator[str]:
         wanted = argument.of
         if isinstance(value, (list, dict)):
             yield f"{where} is a {'list' if isinstance(value, list) else 'map'}. Allowed: a {wanted}."
-        elif wanted == "boolean" and (isinstance(value, (int, float)) and not isinstance(value, bool) or (is_literal(value) and text(value) not in ("true", "false"))):
+        elif wanted == "boolean" and (
+            isinstance(value, (int, float)) and not isinstance(value, bool) or (is_literal(value) and text(value) not in ("true", "false"))
+        ):
             yield f"{where} is {value}. Allowed: true, false."
         elif wanted == "number" and (isinstance(value, bool) or (is_literal(value) and not re.fullmatch(r"-?\d+(\.\d+)?", text(value)))):
             yield f"{where} is {value}. Allowed: a number."

@@ -4,17 +4,14 @@
 from __future__ import annotations
 
 import shutil
-import sys
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
-sys.path.insert(0, str(Path(__file__).parent))
-
-from schemas import Schemas, cached
-from stubs import stubbed
-from tofu import TERRAFORM, Workspace, find
+from .schemas import Schemas, cached
+from .stubs import stubbed
+from .tofu import TERRAFORM, Workspace, find
 
 ROOT = Path(__file__).parents[3]
 KEY = "ssh-ed25519 AAAAC3NzaC1lZDI1NTE5AAAAIGexampleexampleexampleexampleexampleexample ansible@example\n"
@@ -63,7 +60,8 @@ def site_copy(name: str, target: Path) -> Path:
     """The example site of a root, with a login key."""
     shutil.copytree(ROOT / "inventories" / name, target)
     key = target / "credentials" / "ssh" / "id_ed25519.pub"
-    key.parent.mkdir(parents=True)
+    key.parent.parent.mkdir(mode=0o700)
+    key.parent.mkdir()
     key.write_text(KEY)
     return target
 

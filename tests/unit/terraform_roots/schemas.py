@@ -31,7 +31,8 @@ FORMAT = 2
 """Of the zips; counted up when what is drawn out changes."""
 
 _ATTRIBUTE = re.compile(
-    r'^ +(?P<name>"?[a-z0-9_]+"?): \{\n +value: (?P<value>.+),\n +isBlock: (?P<block>true|false),\n +type: "(?P<kind>\w+)",\n +storageClassType: "(?P<of>\w+)",',
+    r'^ +(?P<name>"?[a-z0-9_]+"?): \{\n +value: (?P<value>.+),\n +isBlock: (?P<block>true|false),\n'
+    r' +type: "(?P<kind>\w+)",\n +storageClassType: "(?P<of>\w+)",',
     re.MULTILINE,
 )
 _FUNCTION = re.compile(r"^function (\w+)ToHclTerraform\(struct\) \{$(.*?)^\}$", re.MULTILINE | re.DOTALL)
@@ -128,7 +129,9 @@ def _fetch(folder: Path) -> None:
     command = [sys.executable, "-m", "pip", "download", "--quiet", "--disable-pip-version-check", "--no-deps", "--require-hashes"]
     done = subprocess.run([*command, "--requirement", str(REQUIREMENTS), "--dest", str(folder)], capture_output=True, text=True, timeout=600, check=False)
     if done.returncode:
-        raise RuntimeError(f"The providers' schemas ({REQUIREMENTS.name}) can't be fetched by pip: {done.stderr.strip()[-400:]}. Run the tests once with a network.")
+        raise RuntimeError(
+            f"The providers' schemas ({REQUIREMENTS.name}) can't be fetched by pip: {done.stderr.strip()[-400:]}. Run the tests once with a network."
+        )
 
 
 def draw_out(wheel: Path, target: Path) -> None:

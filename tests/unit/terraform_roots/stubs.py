@@ -12,7 +12,7 @@ import shutil
 from pathlib import Path
 from typing import Any
 
-from hcl import BLOCK, Module, arguments, is_blocks, read
+from .hcl import BLOCK, Module, arguments, is_blocks, read
 
 SETTINGS = 'terraform {\n  required_version = ">= 1.6"\n}\n'
 _TOP = re.compile(r'^(resource|data|provider) "[^"]+"( "[^"]+")? \{\n.*?^\}\n', re.MULTILINE | re.DOTALL)
@@ -33,7 +33,7 @@ ANSWERS: dict[str, dict[str, str]] = {
     "aws_lb.front": {"dns_name": '"${var.name}.elb.example.com"', "zone_id": '"Z1"'},
     "data.aws_route53_zone.site": {"zone_id": '"Z2"'},
     "google_compute_instance.node": {
-        "instance_id": 'tostring(parseint(substr(sha256(KEY), 0, 8), 16))',
+        "instance_id": "tostring(parseint(substr(sha256(KEY), 0, 8), 16))",
         "network_interface": f"[{{ network_ip = {ADDRESS}, access_config = var.public || each.value.public ? [{{ nat_ip = {PUBLIC} }}] : [] }}]",
     },
     "google_compute_address.bastion": {"address": PUBLIC},

@@ -8,14 +8,17 @@ import subprocess
 from pathlib import Path
 
 import pytest
-from checker import check_root, reachable
-from hcl import read
-from schemas import Schemas
-from tofu import TERRAFORM
+
+from .checker import check_root, reachable
+from .hcl import read
+from .schemas import Schemas
+from .tofu import TERRAFORM
 
 HEAD = 'variable "zone" {\n  description = "Zone."\n  type = string\n}\n'
 VOLUME = 'resource "aws_ebs_volume" "a" {\n  availability_zone = var.zone\n  size = 10\n}\n'
-INSTANCE = 'resource "google_compute_instance" "a" {{\n  name = "a"\n  machine_type = "b"\n  zone = var.zone\n  boot_disk {{}}\n  network_interface {{}}\n{}}}\n'
+INSTANCE = (
+    'resource "google_compute_instance" "a" {{\n  name = "a"\n  machine_type = "b"\n  zone = var.zone\n  boot_disk {{}}\n  network_interface {{}}\n{}}}\n'
+)
 CALL = 'module "child" {{\n  source = "./child"\n  size = 1\n{}}}\noutput "x" {{\n  description = "X."\n  value = [var.zone, module.child.id]\n}}\n'
 CHILD = (
     'variable "size" {\n  description = "Size."\n  type = number\n}\nvariable "type" {\n  description = "Type."\n  type = string\n  default = null\n}\n'
@@ -51,7 +54,10 @@ BAD = {
     "ignored argument": (VOLUME.replace("size = 10", "lifecycle {\n    ignore_changes = [zones]\n  }"), "ignore_changes names zones, which is no argument."),
     "unknown module input": (CALL.format("  kind = 2\n"), "module child: kind is no input of ./child."),
     "missing module input": (CALL.format("").replace("  size = 1\n", ""), "module child: the input size of ./child is missing, and required."),
-    "missing module": (CALL.format("").replace("./child", "./children").replace(", module.child.id", ""), "module child: source is ./children, and there is no such"),
+    "missing module": (
+        CALL.format("").replace("./child", "./children").replace(", module.child.id", ""),
+        "module child: source is ./children, and there is no such",
+    ),
     "module from elsewhere": (CALL.format("").replace("./child", "hashicorp/x/aws").replace(", module.child.id", ""), "Allowed: a folder of this repository."),
     "unknown module output": (CALL.format("").replace("child.id", "child.ids"), "module.child.ids: ids is no output of it. Did you mean id?"),
     "unknown module call": (CALL.format("").replace("module.child", "module.kid"), "module.kid.id: there is no module kid."),

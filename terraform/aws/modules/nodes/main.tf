@@ -10,7 +10,7 @@ resource "aws_instance" "node" {
 
   ami                         = coalesce(each.value.image, var.image)
   instance_type               = each.value.size
-  subnet_id                   = var.public || each.value.public ? var.public_subnets[each.value.zone] : var.private_subnets[each.value.zone]
+  subnet_id                   = var.public || each.value.public ? lookup(var.public_subnets, each.value.zone, null) : lookup(var.private_subnets, each.value.zone, null)
   associate_public_ip_address = var.public || each.value.public
   vpc_security_group_ids      = concat([var.groups["nodes"]], [for class in each.value.classes : var.groups[class]])
   placement_group             = var.control_spread && contains(each.value.classes, "control") ? aws_placement_group.control[0].name : null
