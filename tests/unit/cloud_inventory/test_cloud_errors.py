@@ -47,6 +47,19 @@ class Case:
     files: dict[str, str] = field(default_factory=dict)
 
 
+CONFIG = """
+[profile role]
+role_arn = arn:aws:iam::123456789012:role/inventory
+credential_source = Environment
+[profile sso]
+sso_session = example
+sso_account_id = 123456789012
+sso_role_name = inventory
+[sso-session example]
+sso_start_url = http://127.0.0.1:9/start
+sso_region = eu-west-1
+"""
+PROFILES: dict[str, str | None] = {"AWS_CONFIG_FILE": "{folder}/config"}
 CASES = [
     # AWS
     Case("no credentials", "aws", environment={"AWS_ACCESS_KEY_ID": None}),
@@ -71,6 +84,8 @@ CASES = [
     Case("silent", "aws", {"attempts": 1, "timeout_seconds": 1, "endpoint": "{silent}"}),
     Case("cut off", "aws", {"attempts": 1}, faults={"/": Answer(CUT)}),
     Case("another server answers", "aws", {"attempts": 1}, faults={"/": Answer(200, b"<html>Please log in</html>", {"Content-Type": "text/html"})}),
+    Case("role that may not be taken", "aws", {"profile": "role"}, PROFILES, {"/": refusal("AccessDenied", "Not authorized.", 403)}, {"config": CONFIG}),
+    Case("login that was never made", "aws", {"profile": "sso"}, PROFILES, files={"config": CONFIG}),
     # GCE
     Case("no credentials", "gce", environment={"GOOGLE_APPLICATION_CREDENTIALS": None}),
     Case("no key file", "gce", environment={"GOOGLE_APPLICATION_CREDENTIALS": "{folder}/absent.json"}),

@@ -258,6 +258,22 @@ def test_aws_instances_of_several_regions_by_the_command(aws: Callable[[str], An
     assert groups["region_eu_central_1"]["hosts"] == ["prod-worker-1", "prod-worker-2"]
 
 
+def test_aws_stopped_instances_count_where_asked_for_but_terminated_ones_never(aws: Callable[[str], Any], inventory: Inventory) -> None:
+    client = aws("eu-west-1")
+    ids = run(client, ["prod-worker-1", "prod-worker-2", "prod-worker-3"])
+    client.stop_instances(InstanceIds=ids[1:2])
+    client.terminate_instances(InstanceIds=ids[2:])
+    config = {**AWS, "regions": ["eu-west-1"], "address": "private"}
+    assert list(inventory(config).hosts) == ["prod-worker-1"]
+    assert list(inventory({**config, "running": False}).hosts) == ["prod-worker-1", "prod-worker-2"]
+
+
+def test_aws_filters_are_no_patterns(aws: Callable[[str], Any], inventory: Inventory) -> None:
+    run(aws("eu-west-1"), ["prod-worker-1"])
+    with pytest.raises(Exception, match=r"matches ashlar_site=pro\*. Without filters there is 1, 1 of them running; their tag ashlar_site is prod"):
+        inventory({**AWS, "regions": ["eu-west-1"], "filters": {"ashlar_site": "pro*"}})
+
+
 def test_aws_more_than_a_thousand_instances(
     aws: Callable[[str], Any], inventory: Inventory, replay: Callable[..., Replay], moto: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -54,12 +54,15 @@ def instances(question: Question) -> list[Instance]:
         regions = question.regions or tuple(region for region in (session.region_name,) if region)
         if not regions:
             raise CloudError(NO_REGION)
+        if not session.region_name:
+            # To take a role, boto3 needs a region as well.
+            session = boto3.Session(profile_name=question.profile, region_name=regions[0])
         if session.get_credentials() is None:
             raise failures.NoCredentialsError
         _known(session, regions, question)
         # Clients are made here, one after the other: a session may not be shared by threads, its clients may.
         clients = {region: _client(session, region, question) for region in regions}
-    except failures.BotoCoreError as error:
+    except (failures.BotoCoreError, failures.ClientError) as error:
         raise _explained(error, question) from None
     return in_regions({region: partial(_of_region, client, region, question) for region, client in clients.items()})
 
@@ -116,9 +119,8 @@ def _list(page: Mapping[str, Any], key: str) -> Any:
 
 def _filters(question: Question) -> list[dict[str, Any]]:
     filters = [{"Name": f"tag:{tag}", "Values": [_literal(value) for value in values]} for tag, values in question.filters.items()]
-    if question.running:
-        filters.append({"Name": "instance-state-name", "Values": ["running"]})
-    return filters
+    states = ["running"] if question.running else ["pending", "running", "stopping", "stopped"]
+    return [*filters, {"Name": "instance-state-name", "Values": states}]
 
 
 def _literal(value: str) -> str:
@@ -191,7 +193,9 @@ class _Explaining:
 def _explained(error: Exception, question: Question, permission: str = "", endpoint: str = "") -> CloudError:
     who = f"profile {question.profile}" if question.profile else "the credentials that boto3 found"
     if isinstance(error, failures.ClientError):
-        return CloudError(_refusal(error, question, who, permission, endpoint))
+        # Credentials of a role are fetched when the first call needs them.
+        asked = permission if error.operation_name in permission else f"sts:{error.operation_name}"
+        return CloudError(_refusal(error, question, who, asked, endpoint))
     return CloudError(_failure(error, question, endpoint))
 
 
@@ -209,6 +213,9 @@ def _failure(error: Exception, question: Question, endpoint: str) -> str:
                 f"there are no credentials for AWS ({_said(error)}). Set AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, or name a profile "
                 "(option profile or AWS_PROFILE), or log in with aws sso login, or run on a machine with an instance profile."
             )
+        case failures.SSOError() | failures.TokenRetrievalError() | failures.LoginError():
+            profile = f" --profile {question.profile}" if question.profile else ""
+            return f"the login of AWS has expired or was never made ({_said(error)}). Log in: aws sso login{profile}."
         case failures.NoRegionError():
             return NO_REGION
         # Timeouts are connection errors as well, so the narrower kinds come first.
@@ -247,7 +254,7 @@ def _refusal(error: Any, question: Question, who: str, permission: str, endpoint
     if code == "OptInRequired":
         return "the region is not enabled for this account (OptInRequired). Enable it in the account's settings, or take it out of the option regions."
     if code in FORBIDDEN or status == 403:
-        return f"{who} may not do {permission or 'this'} ({code}: {said}). Give its user or role a policy that allows {permission}."
+        return f"{who} may not do {permission} ({code}: {said}). Give its user or role a policy that allows {permission}."
     if code in TOO_MANY:
         return (
             f"AWS throttles {permission} ({code}) and still did after {question.attempts} attempts. "
