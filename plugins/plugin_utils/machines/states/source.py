@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import fcntl
 import json
 import os
 import re
@@ -200,7 +201,7 @@ def _check_workspace(tool: Tool, workspace: str) -> None:
 
 
 def _check_lock(state: Path) -> None:
-    """A lock that lies beside a state file: what is read while a run writes may be half of it."""
+    """A run that holds a state file: what is read while it writes may be half of it."""
     file = state.parent / f".{state.name}.lock.info"
     try:
         lock = json.loads(file.read_text(encoding="utf-8"))
@@ -208,10 +209,24 @@ def _check_lock(state: Path) -> None:
         return
     except (OSError, ValueError):
         lock = {}
+    if not _held(state):
+        return
     lock = lock if isinstance(lock, dict) else {}
     by, since = (f" {word} {lock[key]}" if isinstance(lock.get(key), str) else "" for word, key in (("by", "Who"), ("since", "Created")))
-    unlock = f"`tofu force-unlock {lock['ID']}` (or terraform) in its root" if isinstance(lock.get("ID"), str) else f"remove {file}"
-    raise StateFault(f"is locked{by}{since}: a run is under way, which may have written a half of it. Wait until it has ended; if there is none, {unlock}.")
+    raise StateFault(f"is locked{by}{since}: a run is under way, which may have written a half of it. Wait until it has ended, or end it.")
+
+
+def _held(state: Path) -> bool:
+    """Whether somebody has the state file locked. What lies beside it only tells who, and a run that was killed leaves it there:
+    the tool itself takes no notice of it then, and has no way to remove it (`force-unlock`: "LocalState not locked")."""
+    try:
+        with state.open("rb") as content:
+            fcntl.lockf(content, fcntl.LOCK_SH | fcntl.LOCK_NB)
+    except FileNotFoundError:
+        return False
+    except OSError:
+        return True
+    return False
 
 
 def _selected(root: Path) -> str:

@@ -38,7 +38,10 @@ _REMEDIES = (
         r"(?i)initialization required|(tofu|terraform) init\b|module not installed|inconsistent dependency lock|failed to load plugin schemas",
         "The root is not initialised here. Run `{init}`, and again what you ran.",
     ),
-    (r"(?i)credential|unauthori[sz]ed|access ?denied|forbidden|\b40[13]\b", "Give credentials, by the environment or the tool's usual files."),
+    (
+        r"(?i)credential|unauthori[sz]ed|invalid auth|authentication|access ?denied|forbidden|\b40[13]\b",
+        "Give credentials, by the environment or the tool's usual files.",
+    ),
 )
 
 
