@@ -44,8 +44,8 @@ def server(plan: Plan) -> str:
 def voters(catalogue: Catalogue, nodes: dict[str, Node]) -> list[Node]:
     """The nodes whose servers decide."""
     some = next(iter(nodes.values()))
-    listed = until("there is a leader", lambda: catalogue.leader(some) and catalogue.servers(some), BOOT)
-    return [nodes[one["Node"]] for one in listed]
+    until("there is a leader", lambda: catalogue.leader(some), BOOT)
+    return [nodes[one["Node"]] for one in catalogue.servers(some)]
 
 
 @pytest.fixture
@@ -224,7 +224,7 @@ def test_no_secret_is_open(every: list[Node], plan: Plan, catalogue: Catalogue) 
     secrets = {file.read_text().strip() for file in (plan.credentials / "consul").rglob("*") if file.is_file()}
     assert len(secrets) > 5
     for node in every:
-        listed = node.run("stat -c '%a %U %n' /etc/consul/tokens.json /etc/consul/join.json /var/lib/consul")
+        listed = node.run("stat -c '%a %U %n' /etc/consul/tokens.json /etc/consul/gossip.json /var/lib/consul")
         assert [line.split()[:2] for line in listed.splitlines()] == [["400", "consul"], ["400", "consul"], ["700", "consul"]], (node.name, listed)
         shown = node.run("cat /proc/[0-9]*/cmdline /proc/[0-9]*/environ 2>/dev/null | tr '\\0' '\\n'; journalctl -u consul --no-pager -o cat")
         assert not [secret for secret in secrets if secret in shown], f"{node.name}: a secret stands in arguments, environment or journal"
