@@ -14,6 +14,7 @@ from typing import Any
 
 import boto3
 import pytest
+import requests
 import yaml
 from ansible import constants
 from ansible.inventory.data import InventoryData
@@ -22,7 +23,8 @@ from ansible.parsing.plugin_docs import read_docstring
 from ansible.plugins.loader import fragment_loader
 from ansible.utils.plugin_docs import add_fragments
 from ansible_collections.ashlar.stack.plugins.inventory import cloud as plugin
-from ansible_collections.ashlar.stack.plugins.plugin_utils.machines.clouds import common
+from ansible_collections.ashlar.stack.plugins.plugin_utils.machines.clouds import wire
+from ansible_collections.ashlar.stack.plugins.plugin_utils.machines.clouds.common import retried
 from clouds import Replay, key_file, openrc
 from moto.server import ThreadedMotoServer
 
@@ -49,12 +51,7 @@ def no_credentials(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
 def quick(monkeypatch: pytest.MonkeyPatch) -> list[float]:
     """No pauses between attempts; those that were asked for, in seconds, are noted."""
     pauses: list[float] = []
-    retried = common.retried
-    monkeypatch.setattr(common, "retried", retried)
-    for module in ("wire",):
-        name = f"ansible_collections.ashlar.stack.plugins.plugin_utils.machines.clouds.{module}"
-        __import__(name)
-        monkeypatch.setattr(sys.modules[name], "retried", lambda call, attempts: retried(call, attempts, pauses.append))
+    monkeypatch.setattr(wire, "retried", lambda call, attempts: retried(call, attempts, pauses.append))
     return pauses
 
 
@@ -83,7 +80,8 @@ def inventory(options: None, tmp_path: Path) -> Inventory:
         module.ansible_name = plugin.NAME
         assert module.verify_file(str(file))
         module.parse(data, DataLoader(), str(file), cache)
-        module.update_cache_if_changed() if module.get_option("cache") else None
+        if module.get_option("cache"):
+            module.update_cache_if_changed()
         data.reconcile_inventory()
         return data
 
@@ -139,8 +137,6 @@ def moto() -> Iterator[str]:
 @pytest.fixture
 def aws(moto: str, monkeypatch: pytest.MonkeyPatch) -> Callable[[str], Any]:
     """An empty account that the environment leads to: region -> its EC2 client."""
-    import requests
-
     requests.post(f"{moto}/moto-api/reset", timeout=10)
     for name, value in {"AWS_ENDPOINT_URL": moto, "AWS_ACCESS_KEY_ID": "AKIAEXAMPLEEXAMPLE00", "AWS_SECRET_ACCESS_KEY": "example-secret-of-aws"}.items():
         monkeypatch.setenv(name, value)
