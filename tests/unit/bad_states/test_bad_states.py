@@ -8,6 +8,8 @@ A table is a YAML file with a list of cases. A case is a right inventory of a st
 ``resources``    type -> attributes of its objects, which the state has instead of an output
 ``data``         path -> file of data/ that lies there
 ``files``        path -> text; null removes one
+``locked``       path of a state that another program holds, as the tool does
+``held``         a file that another process holds locked
 ``huge``         bytes of a file huge.tfstate
 ``tool``         a shell script that stands for OpenTofu, in tools/tofu, which is found first
 ``environment``  variables; null removes one
@@ -20,6 +22,9 @@ from __future__ import annotations
 import os
 import re
 import shutil
+import subprocess
+import sys
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -27,12 +32,14 @@ import pytest
 import yaml
 from ansible.errors import AnsibleParserError
 from ansible.utils.display import Display
-from states import configuration, inventory_of, machine, program, resource, state, write
+from states import configuration, held, inventory_of, machine, program, resource, state, write
 
 HERE = Path(__file__).parent
 CASES: list[dict[str, Any]] = [{**case, "table": file.stem} for file in sorted(HERE.glob("*.yml")) for case in yaml.safe_load(file.read_text())]
 PLUGIN = [case for case in CASES if not case.get("program")]
 PROGRAMS = [case for number, case in enumerate(CASES) if case.get("program") or number % 8 == 0]
+HOLD = "import fcntl, sys; file = open(sys.argv[1], 'rb+'); fcntl.lockf(file, fcntl.LOCK_EX); print('held', flush=True); sys.stdin.read()"
+HOLDERS: list[subprocess.Popen[str]] = []
 SECRET = "s3cret-of-the-state"
 
 
@@ -51,7 +58,7 @@ def test_what_is_wrong_ends_in_one_clear_error(case: dict[str, Any], tmp_path: P
     spoken: list[str] = []
     for way in ("warning", "display", "error"):
         monkeypatch.setattr(Display, way, lambda self, text, *_, **__: spoken.append(str(text)))
-    with pytest.raises(AnsibleParserError) as caught:
+    with held(case.get("held") and tmp_path / case["held"]), pytest.raises(AnsibleParserError) as caught:
         inventory_of(tmp_path / "10-nodes.terraform.yml")
     assert without_folder(str(caught.value), tmp_path) == expected(case)
     assert SECRET not in str(caught.value)
@@ -61,7 +68,8 @@ def test_what_is_wrong_ends_in_one_clear_error(case: dict[str, Any], tmp_path: P
 @pytest.mark.parametrize("case", PROGRAMS, ids=named)
 def test_the_program_says_it_once_and_lists_nothing(case: dict[str, Any], tmp_path: Path) -> None:
     environment = laid_down(case, tmp_path)
-    done = program("-i", "10-nodes.terraform.yml", "--list", folder=tmp_path, environment=environment)
+    with held(case.get("held") and tmp_path / case["held"]):
+        done = program("-i", "10-nodes.terraform.yml", "--list", folder=tmp_path, environment=environment)
     assert (done.returncode, done.stdout) == (4, "")
     assert without_folder(done.stderr.strip(), tmp_path) == f"[ERROR]: {expected(case)}"
 
@@ -69,6 +77,23 @@ def test_the_program_says_it_once_and_lists_nothing(case: dict[str, Any], tmp_pa
 def test_there_are_enough_of_them() -> None:
     assert len(CASES) >= 50
     assert len({named(case) for case in CASES}) == len(CASES)
+
+
+@pytest.fixture(autouse=True)
+def holders() -> Iterator[None]:
+    """Ends the programs that hold states."""
+    yield
+    while HOLDERS:
+        holder = HOLDERS.pop()
+        holder.communicate("", timeout=10)
+
+
+def hold(state: Path) -> None:
+    """Another program, since a lock does not keep out the process that has it."""
+    state.touch()
+    holder = subprocess.Popen([sys.executable, "-c", HOLD, str(state)], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
+    HOLDERS.append(holder)
+    assert holder.stdout and holder.stdout.readline()
 
 
 def laid_down(case: dict[str, Any], folder: Path) -> dict[str, str]:
@@ -88,6 +113,8 @@ def laid_down(case: dict[str, Any], folder: Path) -> dict[str, str]:
             (folder / path).unlink()
         else:
             write(folder / path, text)
+    if "locked" in case:
+        hold(folder / case["locked"])
     if "huge" in case:
         write(folder / "huge.tfstate", " " * case["huge"])
     (folder / "tools").mkdir(exist_ok=True)
@@ -95,6 +122,13 @@ def laid_down(case: dict[str, Any], folder: Path) -> dict[str, str]:
         write(folder / "tools" / "tofu", f"#!{case.get('interpreter', '/bin/sh')}\n{case['tool']}").chmod(0o755)
     environment = {"PATH": f"{folder}/tools:{os.defpath}", **case.get("environment", {})}
     return {name: value.replace("<site>", str(folder)) for name, value in environment.items()}
+
+
+def test_a_run_that_was_killed_leaves_a_state_that_can_be_read(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    case = {"files": {".state.tfstate.lock.info": '{"ID": "3f1f5f2e-0a54", "Who": "anna@build"}'}}
+    laid_down(case, tmp_path)
+    monkeypatch.chdir(tmp_path)
+    assert sorted(inventory_of(tmp_path / "10-nodes.terraform.yml").hosts) == ["a", "b"]
 
 
 def without_folder(text: str, folder: Path) -> str:
