@@ -55,15 +55,16 @@ def slurp(path: str) -> str | None:
         raise EdgeError(f"{path} cannot be read ({error.strerror}); run site.yml again") from None
 
 
-def spill(path: str, text: str, mode: int) -> None:
-    """Write a file at once: nobody ever sees a part of it."""
+def spill(path: str, text: str, mode: int, lasting: bool = True) -> None:
+    """Write a file at once: nobody ever sees a part of it, and what is `lasting` outlives a power cut."""
     folder = os.path.dirname(path)
     descriptor, part = tempfile.mkstemp(prefix=".", dir=folder)
     try:
         with os.fdopen(descriptor, "w", encoding="utf-8") as stream:
             stream.write(text)
             stream.flush()
-            os.fsync(stream.fileno())
+            if lasting:
+                os.fsync(stream.fileno())
         os.chmod(part, mode)
         os.replace(part, path)
     except BaseException:
@@ -205,7 +206,7 @@ class Edge:
         return True
 
     def _reloaded(self) -> None:
-        spill(os.path.join(self.settings.home, "reloaded.json"), json.dumps(self.now()), 0o640)
+        spill(os.path.join(self.settings.home, "reloaded.json"), json.dumps(self.now()), 0o640, lasting=False)
 
     # ---- generations
 
@@ -218,7 +219,7 @@ class Edge:
         try:
             os.chmod(generation, 0o750)
             for name, content in rendered.at(generation).items():
-                spill(os.path.join(generation, name), content, 0o640)
+                spill(os.path.join(generation, name), content, 0o640, lasting=False)
             said = runtime.check(self.settings, os.path.join(generation, CONFIGURATION))
             if said:
                 bad = self._search(backends, generation, parts, said)
@@ -270,7 +271,7 @@ class Edge:
             left -= 1
             tried = render(base, some, slots, proved, self.settings)
             for name, content in tried.at(generation).items():
-                spill(os.path.join(generation, name), content, 0o640)
+                spill(os.path.join(generation, name), content, 0o640, lasting=False)
             return runtime.check(self.settings, os.path.join(generation, CONFIGURATION))
 
         if complains([]):
@@ -322,7 +323,7 @@ class Edge:
                 if json.dumps(one, sort_keys=True) not in known:
                     self._say(4, refusal.text())
         try:
-            spill(path, json.dumps(status, indent=1) + "\n", 0o644)
+            spill(path, json.dumps(status, indent=1) + "\n", 0o644, lasting=False)
         except OSError as problem:
             self._say(4, f"{path} cannot be written: {problem.strerror}")
 

@@ -10,8 +10,8 @@ from dataclasses import dataclass
 
 from .model import Slot
 
-# `srv_admin_state` of `show servers state`: forced into maintenance by command or configuration; draining by command.
-MAINTENANCE, DRAINING = 0x01 | 0x04, 0x08
+# `srv_admin_state` of `show servers state`: in maintenance (0x04 says only that the configuration once said so); draining by command.
+MAINTENANCE, DRAINING = 0x01 | 0x02 | 0x20, 0x08
 
 
 @dataclass(frozen=True)

@@ -74,9 +74,9 @@ def command(settings: Settings, commands: Sequence[str]) -> list[str]:
 
 
 def failed_reloads(settings: Settings) -> int:
-    """How many reloads in a row have failed, as the master tells."""
+    """How many reloads in a row have failed, as the master tells; 0 while it is busy with one."""
     try:
-        match = re.search(r"\[failed: (\d+)\]", ask(settings.master_socket, "show proc", 3))
+        match = re.search(r"\[failed: (\d+)\]", ask(settings.master_socket, "show proc", 0.5))
     except OSError:
         return 0
     return int(match[1]) if match else 0
