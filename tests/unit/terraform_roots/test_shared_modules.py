@@ -178,6 +178,7 @@ slots:
 SITES: dict[str, dict[str, Any]] = {
     "plain": {},
     "fewer": {"slots": {"monitoring": [], "discovery": "coredns"}},
+    "edges": {"slots": {"load_balancer": ["kubernetes_node", "haproxy"], "discovery": ["coredns", "consul"]}},
     "own stack": {"stack": "slim", "extras": ["sample"]},
     "admin": {"networks": {"admin": ["203.0.113.0/24", "198.51.100.7/32"]}},
     "firewall": {"options": {"firewall": {"firewall_node_ports": "31000-31999", "firewall_node_ports_from": ["nodes"]}}},

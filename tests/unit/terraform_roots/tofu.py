@@ -30,11 +30,12 @@ def find() -> str:
 
 @dataclass(frozen=True)
 class Result:
-    """``problems``: the texts of its errors, each on one line."""
+    """``problems``: the texts of its errors, each on one line. ``changes``: address -> what would be done, nothing of what stays."""
 
     code: int
     output: str
     problems: list[str]
+    changes: dict[str, str]
 
 
 @dataclass(frozen=True)
@@ -47,7 +48,7 @@ class Workspace:
     def run(self, *arguments: str) -> subprocess.CompletedProcess[str]:
         """One command; its files and plugins stay in the folder, and no setting of this machine has a say."""
         environment = {key: value for key, value in os.environ.items() if not key.startswith(("TF_", "AWS_", "GOOGLE_"))}
-        environment |= {"TF_CLI_CONFIG_FILE": os.devnull, "TF_IN_AUTOMATION": "1", "CHECKPOINT_DISABLE": "1"}
+        environment |= {"TF_CLI_CONFIG_FILE": os.devnull, "TF_IN_AUTOMATION": "1", "CHECKPOINT_DISABLE": "1", "GOGC": "400"}
         command = [self.program, *arguments]
         return subprocess.run(command, cwd=self.folder, env=environment, capture_output=True, text=True, timeout=LIMIT_SECONDS, check=False)
 
@@ -58,8 +59,8 @@ class Workspace:
         return self
 
     def plan(self, **variables: Any) -> Result:
-        """A plan, which writes nothing but the file `plan`."""
-        return self._do("plan", "-out=plan", **variables)
+        """A plan, which writes nothing."""
+        return self._do("plan", "-lock=false", **variables)
 
     def apply(self, **variables: Any) -> Result:
         """Applies without asking."""
@@ -69,19 +70,16 @@ class Workspace:
         """Of the state."""
         return {name: value["value"] for name, value in json.loads(self.run("output", "-json").stdout).items()}
 
-    def changes(self) -> dict[str, list[str]]:
-        """Of the last plan: address -> actions, without what stays as it is."""
-        shown = json.loads(self.run("show", "-json", "plan").stdout)
-        return {change["address"]: change["change"]["actions"] for change in shown.get("resource_changes", []) if change["change"]["actions"] != ["no-op"]}
-
     def _do(self, *arguments: str, **variables: Any) -> Result:
         values = self.folder / "values.auto.tfvars.json"
         values.write_text(json.dumps(variables))
         done = self.run(*arguments, "-input=false", "-json")
-        problems = []
+        problems, changes = [], {}
         for line in done.stdout.splitlines():
             said = json.loads(line) if line.startswith("{") else {}
+            if said.get("type") == "planned_change":
+                changes[said["change"]["resource"]["addr"]] = said["change"]["action"]
             if said.get("@level") == "error":
                 diagnostic = said.get("diagnostic", {})
                 problems.append(" ".join(f"{diagnostic.get('summary', '')}: {diagnostic.get('detail', '')}".split()))
-        return Result(done.returncode, done.stdout + done.stderr, problems)
+        return Result(done.returncode, done.stdout + done.stderr, problems, changes)
