@@ -9,7 +9,6 @@ A table is a YAML file with a list of cases. A case is a right inventory of a st
 ``data``         path -> file of data/ that lies there
 ``files``        path -> text; null removes one
 ``locked``       path of a state that another program holds, as the tool does
-``held``         a file that another process holds locked
 ``huge``         bytes of a file huge.tfstate
 ``tool``         a shell script that stands for OpenTofu, in tools/tofu, which is found first
 ``environment``  variables; null removes one
@@ -32,7 +31,7 @@ import pytest
 import yaml
 from ansible.errors import AnsibleParserError
 from ansible.utils.display import Display
-from states import configuration, held, inventory_of, machine, program, resource, state, write
+from states import configuration, inventory_of, machine, program, resource, state, write
 
 HERE = Path(__file__).parent
 CASES: list[dict[str, Any]] = [{**case, "table": file.stem} for file in sorted(HERE.glob("*.yml")) for case in yaml.safe_load(file.read_text())]
@@ -58,7 +57,7 @@ def test_what_is_wrong_ends_in_one_clear_error(case: dict[str, Any], tmp_path: P
     spoken: list[str] = []
     for way in ("warning", "display", "error"):
         monkeypatch.setattr(Display, way, lambda self, text, *_, **__: spoken.append(str(text)))
-    with held(case.get("held") and tmp_path / case["held"]), pytest.raises(AnsibleParserError) as caught:
+    with pytest.raises(AnsibleParserError) as caught:
         inventory_of(tmp_path / "10-nodes.terraform.yml")
     assert without_folder(str(caught.value), tmp_path) == expected(case)
     assert SECRET not in str(caught.value)
@@ -68,8 +67,7 @@ def test_what_is_wrong_ends_in_one_clear_error(case: dict[str, Any], tmp_path: P
 @pytest.mark.parametrize("case", PROGRAMS, ids=named)
 def test_the_program_says_it_once_and_lists_nothing(case: dict[str, Any], tmp_path: Path) -> None:
     environment = laid_down(case, tmp_path)
-    with held(case.get("held") and tmp_path / case["held"]):
-        done = program("-i", "10-nodes.terraform.yml", "--list", folder=tmp_path, environment=environment)
+    done = program("-i", "10-nodes.terraform.yml", "--list", folder=tmp_path, environment=environment)
     assert (done.returncode, done.stdout) == (4, "")
     assert without_folder(done.stderr.strip(), tmp_path) == f"[ERROR]: {expected(case)}"
 
