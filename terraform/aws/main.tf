@@ -131,7 +131,7 @@ module "load_balancer" {
   source   = "./modules/load_balancer"
   for_each = local.balancers
 
-  name      = "${module.ports.site}-${each.key}"
+  name      = "${module.ports.site}-${each.key == "control" ? "api" : each.key}"
   vpc_id    = module.network.vpc_id
   subnets   = values(module.network.gateway_subnets)
   ports     = each.value

@@ -118,7 +118,7 @@ module "load_balancer" {
   source   = "./modules/load_balancer"
   for_each = local.balancers
 
-  name       = "${module.ports.site}-${each.key}"
+  name       = "${module.ports.site}-${each.key == "control" ? "api" : each.key}"
   region     = var.region
   zones      = var.zones
   network    = module.network.network

@@ -14,7 +14,7 @@ locals {
     pods     = try(local.site.networks.pods, "10.244.0.0/16")
     services = try(local.site.networks.services, "10.96.0.0/16")
   }
-  admin    = try([for network in local.site.networks.admin : tostring(network)], ["0.0.0.0/0"])
+  admin    = distinct(try([for network in local.site.networks.admin : tostring(network)], ["0.0.0.0/0"]))
   options  = try(local.site.options, {})
   node_all = ["control", "edge", "storage", "worker"]
 

@@ -212,6 +212,14 @@ def test_what_only_one_cloud_refuses(applied: Workspace, tmp_path: Path) -> None
         assert any("health checks of the API's load balancer, 35.191.0.0/16" in problem for problem in problems), problems
 
 
+def test_names_keep_to_the_clouds_limits(full: Workspace) -> None:
+    longest = 20 - len(name_of(full))  # characters that a site's name may be longer than this one's
+    for type_, most in (("aws_lb", 32), ("aws_lb_target_group", 32), ("aws_security_group", 255), ("google", 63)):
+        for address, values in of_type(full, type_).items() if type_ != "google" else instances(full).items():
+            if type_ != "google" or "google_compute" in address:
+                assert len(values.get("name", "")) + longest <= most, address
+
+
 # -- security -------------------------------------------------------------------------------------------------------------------------------
 
 

@@ -1,5 +1,5 @@
 variable "name" {
-  description = "Name of the load balancer, at most 26 characters."
+  description = "Name of the load balancer, at most 26 characters, since AWS allows 32 with a port behind it."
   type        = string
 }
 

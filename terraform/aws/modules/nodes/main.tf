@@ -1,6 +1,5 @@
+# Costs nothing and is there in any case: it can't be deleted while a node stands in it.
 resource "aws_placement_group" "control" {
-  count = var.control_spread ? 1 : 0
-
   name     = "${var.site}-control"
   strategy = "spread"
 }
@@ -13,7 +12,7 @@ resource "aws_instance" "node" {
   subnet_id                   = var.public || each.value.public ? lookup(var.public_subnets, each.value.zone, null) : lookup(var.private_subnets, each.value.zone, null)
   associate_public_ip_address = var.public || each.value.public
   vpc_security_group_ids      = concat([var.groups["nodes"]], [for class in each.value.classes : var.groups[class]])
-  placement_group             = var.control_spread && contains(each.value.classes, "control") ? aws_placement_group.control[0].name : null
+  placement_group             = var.control_spread && contains(each.value.classes, "control") ? aws_placement_group.control.name : null
   user_data                   = var.user_data
   source_dest_check           = true # pods travel inside VXLAN, from node to node
 

@@ -1,6 +1,5 @@
+# Costs nothing and is there in any case: it can't be deleted while a node follows it.
 resource "google_compute_resource_policy" "control" {
-  count = var.control_spread ? 1 : 0
-
   name   = "${var.site}-control"
   region = var.region
 
@@ -16,7 +15,7 @@ resource "google_compute_instance" "node" {
   machine_type              = each.value.size
   zone                      = each.value.zone
   tags                      = concat([var.tags["nodes"]], [for class in each.value.classes : var.tags[class]])
-  resource_policies         = var.control_spread && contains(each.value.classes, "control") ? [google_compute_resource_policy.control[0].id] : []
+  resource_policies         = var.control_spread && contains(each.value.classes, "control") ? [google_compute_resource_policy.control.id] : []
   can_ip_forward            = false # pods travel inside VXLAN, from node to node
   allow_stopping_for_update = true
   deletion_protection       = false
