@@ -10,7 +10,7 @@ BIN := $(VENV)/bin
 INVENTORY := inventories/$(SITE)
 export PATH := $(CURDIR)/$(BIN):$(PATH)
 
-.PHONY: help quickstart nodes artifacts bundle test lint unit molecule conformance bench docs lock clean clean-store
+.PHONY: help quickstart nodes artifacts tools bundle test lint unit molecule conformance bench docs lock clean clean-store
 
 help: ## Say what can be made
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -30,17 +30,19 @@ nodes: $(VENV)/.ready ## Make the local nodes alone
 artifacts: $(VENV)/.ready ## Fill the store with all that the site installs
 	@ansible-playbook -i $(INVENTORY) playbooks/artifacts.yml
 
+tools: $(BIN)/tofu ## OpenTofu into .venv/bin, for sites whose machines are made (terraform/)
+
 bundle: $(VENV)/.ready ## Write one archive that installs the site without any network
 	@ansible-playbook -i $(INVENTORY) playbooks/bundle.yml
 
-test: $(VENV)/.ready-dev ## Lint, unit tests, Molecule and conformance on real nodes
+test: $(VENV)/.ready-dev $(BIN)/tofu ## Lint, unit tests, Molecule and conformance on real nodes
 	@python tests/run.py
 
-lint unit: $(VENV)/.ready-dev ## One of the suites of `make test`
+lint unit: $(VENV)/.ready-dev $(BIN)/tofu ## One of the suites of `make test`
 	@python tests/run.py $@
 
-molecule: $(VENV)/.ready-dev ## The Molecule scenarios
-	@python tests/run.py "molecule etcd" "molecule default"
+molecule: $(VENV)/.ready-dev $(BIN)/tofu ## The Molecule scenarios
+	@python tests/run.py "molecule etcd" "molecule default" "molecule terraform"
 
 conformance: $(VENV)/.ready-dev ## The conformance tests against the running quickstart
 	@ASHLAR_INVENTORY=$(INVENTORY) python -m pytest tests/conformance
@@ -59,8 +61,11 @@ lock: $(VENV)/.ready-dev ## Pin requirements*.in anew
 
 clean: ## Remove the local nodes, their network, credentials and state
 	@# A scenario that failed leaves its nodes for looking at; they go too.
+	@if [ -x $(BIN)/tofu ] && [ -e inventories/tofu/state/local_nodes ]; then \
+	  ansible-playbook -i inventories/tofu playbooks/machines_destroy.yml -e machines_destroy=tofu && rm -rf inventories/tofu/{credentials,state}; fi
 	@for folder in inventories/local molecule/*/inventory; do \
-	  site=local; case $$folder in molecule/*) site=mol-$$(basename $$(dirname $$folder)); [ -e $$folder/10-nodes.yml ] || continue;; esac; \
+	  site=local; case $$folder in molecule/*) site=mol-$$(basename $$(dirname $$folder)); \
+	    [ -e $$folder/10-nodes.yml ] || [ -e $$folder/state/local_nodes ] || continue; rm -rf terraform/local/terraform.tfstate.d/$$site;; esac; \
 	  if [ -x $(BIN)/ansible-playbook ]; then \
 	    ansible-playbook -i localhost, playbooks/local_nodes_destroy.yml -e local_nodes_site=$$site -e local_nodes_inventory=$(CURDIR)/$$folder; fi; \
 	  rm -rf $$folder/{credentials,state,10-nodes.yml}; \
@@ -80,6 +85,10 @@ $(VENV)/bin/python:
 $(VENV)/.ready: requirements.txt | $(VENV)/bin/python
 	@echo "Python packages are installed into $(VENV) (once, about a minute)"
 	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --require-hashes -r requirements.txt
+	@touch $@
+
+$(BIN)/tofu: playbooks/tools.yml artifacts/opentofu/artifact.yml | $(VENV)/.ready
+	@ansible-playbook -i localhost, playbooks/tools.yml
 	@touch $@
 
 $(VENV)/.ready-dev: requirements-dev.txt | $(VENV)/.ready
