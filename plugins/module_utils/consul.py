@@ -11,6 +11,7 @@ import hashlib
 import http.client
 import json
 import re
+import socket
 import ssl
 import time
 import urllib.parse
@@ -24,6 +25,8 @@ AGENT_POLICY = "agent"
 MANAGEMENT = ("Initial Management Token", "Bootstrap Token (Global Management)")
 PAUSE = 0.5
 CALL_LIMIT = 10.0
+PROBE_LIMIT = 2.0
+SERVER_PORT = 8300
 # A leader that has just been elected does not know the management token for a moment; for longer than this it is the wrong one.
 FORBIDDEN_LIMIT = 20.0
 # What servers say while they have no leader, change it, or are just starting.
@@ -227,14 +230,29 @@ def judged(method: str, path: str, status: int, text: str) -> Any:
     raise ConsulError(f"{said}. Correct what the task asks for; `journalctl -u consul` on the servers may say more.")
 
 
+def silent_servers(servers: Mapping[str, str], connect: Callable[..., Any] = socket.create_connection) -> str:
+    """A sentence that names the servers (name -> address) which accept no connections from this host; "" when all do."""
+
+    def closed(address: str) -> bool:
+        try:
+            connect((address, SERVER_PORT), timeout=PROBE_LIMIT).close()
+        except OSError:
+            return True
+        return False
+
+    names = [f"{name} ({address})" for name, address in servers.items() if closed(address)]
+    return f"No server accepts connections on port {SERVER_PORT} at {', '.join(names)}. " if names else ""
+
+
 @dataclass
 class Catalogue:
-    """What is there, read and changed through one agent, again and again until `timeout` seconds are over."""
+    """What is there, read and changed through one agent, again and again until `timeout` seconds are over; `why` says more when they are."""
 
     ask: Callable[..., Any]
     timeout: float
     clock: Callable[[], float] = time.monotonic
     sleep: Callable[[float], None] = time.sleep
+    why: Callable[[], str] = str
 
     def retried(self, work: Callable[[], Any]) -> Any:
         """The result of `work`, repeated whole while Consul is not ready for it.
@@ -257,8 +275,9 @@ class Catalogue:
                     ) from None
                 if now - start >= self.timeout:
                     raise ConsulError(
-                        f"Consul took no changes for {self.timeout:.0f} s; last: {error}. More than half of the servers must run and reach each other "
-                        "on ports 8300 and 8301, at the very first start all of them: compare `journalctl -u consul` on the control nodes, then run again."
+                        f"Consul took no changes for {self.timeout:.0f} s; last: {error}. {self.why()}More than half of the servers must run and reach "
+                        "each other on ports 8300 and 8301, at the very first start all of them: compare `journalctl -u consul` on the control nodes, "
+                        "then run again."
                     ) from None
             self.sleep(PAUSE)
 

@@ -59,6 +59,10 @@ options:
       - Gives the agent this token as its own, and does nothing else. It then registers its node at once instead of half a minute later,
         when its token was made after it had been started.
     type: str
+  servers:
+    description: Name to address of the servers. When there is no leader, those that this host cannot reach are named.
+    type: dict
+    default: {}
   timeout:
     description: How long to wait for a leader, in seconds.
     type: int
@@ -92,7 +96,7 @@ steps:
 from typing import Any
 
 from ansible.module_utils.basic import AnsibleModule
-from ansible_collections.ashlar.stack.plugins.module_utils.consul import Agent, Catalogue, ConsulError, wanted
+from ansible_collections.ashlar.stack.plugins.module_utils.consul import Agent, Catalogue, ConsulError, silent_servers, wanted
 
 ARGUMENTS: dict[str, Any] = {
     "address": {"type": "str", "default": "https://127.0.0.1:8501"},
@@ -106,6 +110,7 @@ ARGUMENTS: dict[str, Any] = {
     "agents": {"type": "dict", "default": {}, "no_log": True},
     "datacenter": {"type": "str"},
     "agent_token": {"type": "str", "no_log": True},
+    "servers": {"type": "dict", "default": {}},
     "timeout": {"type": "int", "default": 60},
 }
 
@@ -115,7 +120,7 @@ def main() -> None:
     module = AnsibleModule(argument_spec=ARGUMENTS, supports_check_mode=True)
     given = module.params
     agent = Agent(given["address"], given["token"], given["authority"], given["certificate"], given["key"])
-    catalogue = Catalogue(agent.request, float(given["timeout"]))
+    catalogue = Catalogue(agent.request, float(given["timeout"]), why=lambda: silent_servers(given["servers"]))
     try:
         if given["agent_token"]:
             if not module.check_mode:

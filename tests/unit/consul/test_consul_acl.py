@@ -17,6 +17,7 @@ from ansible_collections.ashlar.stack.plugins.module_utils.consul import (
     Wanted,
     accessor,
     judged,
+    silent_servers,
     wanted,
 )
 
@@ -162,6 +163,19 @@ def test_a_leader_that_never_comes_is_told() -> None:
     clock = iter(range(10000))
     with pytest.raises(ConsulError, match=r"for 60 s; last: .*No cluster leader.*8300 and 8301"):
         Catalogue(ask, 60, clock=lambda: float(next(clock)), sleep=lambda _: None).settle(site(), False)
+
+
+def test_servers_that_are_not_reached_are_named() -> None:
+    class Open:
+        def close(self) -> None: ...
+
+    def connect(address: tuple[str, int], timeout: float) -> Open:
+        if address[0] == "10.0.0.3":
+            raise TimeoutError
+        return Open()
+
+    assert silent_servers({"node1": "10.0.0.1", "node3": "10.0.0.3"}, connect) == "No server accepts connections on port 8300 at node3 (10.0.0.3). "
+    assert silent_servers({"node1": "10.0.0.1"}, connect) == ""
 
 
 def test_a_token_that_is_not_known_is_told_before_the_time_is_up() -> None:
