@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import re
 import shutil
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -59,7 +60,7 @@ def _stub(module: Module, target: Path) -> None:
     (target / "stubs.tf").write_text("\n".join(_resource(type_, name, prefix, body) for (type_, name), prefix, body in blocks))
 
 
-def _resource(type_: str, name: str, prefix: str, body: dict[str, Any]) -> str:
+def _resource(type_: str, name: str, prefix: str, body: Mapping[str, Any]) -> str:
     stub = _name(prefix, type_, name)
     loop = next((key for key in ("for_each", "count") if key in body), "")
     key = {"for_each": "each.key", "count": "tostring(count.index)", "": '"only"'}[loop]

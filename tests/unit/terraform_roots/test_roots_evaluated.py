@@ -66,7 +66,8 @@ def everything(workspace: Workspace, **pools: Any) -> dict[str, Any]:
 def instances(workspace: Workspace) -> dict[str, dict[str, Any]]:
     """Of the state, which is applied once: address of what was made up -> its arguments and answers."""
     state = json.loads(workspace.run("show", "-json").stdout)
-    waiting, found = [state["values"]["root_module"]], {}
+    waiting = [state["values"]["root_module"]]
+    found: dict[str, dict[str, Any]] = {}
     while waiting:
         module = waiting.pop()
         waiting += module.get("child_modules", [])
@@ -308,7 +309,7 @@ def test_what_would_make_a_running_node_anew_is_ignored() -> None:
 def test_nodes_bear_what_the_cloud_inventory_looks_for(full: Workspace) -> None:
     site = name_of(full)
     for address, machine in (of_type(full, "aws_instance") | of_type(full, "google_compute_instance")).items():
-        tags = machine.get("tags") if "aws" in address else machine["labels"]
+        tags = machine["tags" if "aws" in address else "labels"]
         if "__bastion" in address:
             assert tags["ashlar_site"] == f"{site}-bastion"
         else:

@@ -12,7 +12,7 @@ import pytest
 from .checker import check_root, reachable
 from .hcl import read
 from .schemas import Schemas
-from .tofu import TERRAFORM
+from .tofu import TERRAFORM, find
 
 HEAD = 'variable "zone" {\n  description = "Zone."\n  type = string\n}\n'
 VOLUME = 'resource "aws_ebs_volume" "a" {\n  availability_zone = var.zone\n  size = 10\n}\n'
@@ -125,6 +125,14 @@ def test_a_slip_in_the_real_root_is_found(file: str, right: str, wrong: str, sch
     assert right in path.read_text()
     path.write_text(path.read_text().replace(right, wrong))
     assert any(wrong.split()[0] in problem for problem in check_root(tmp_path / "aws", schemas))
+
+
+def test_without_a_program_it_is_said_what_to_run(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setattr("terraform_roots.tofu.TERRAFORM", tmp_path / "terraform")
+    monkeypatch.setenv("PATH", str(tmp_path))
+    monkeypatch.delenv("ASHLAR_TOFU", raising=False)
+    with pytest.raises(RuntimeError, match="make tools"):
+        find()
 
 
 def test_all_of_terraform_is_formatted(program: str) -> None:

@@ -320,7 +320,7 @@ def test_a_port_may_be_a_variable_with_a_default(ports: Workspace, tmp_path: Pat
 
 
 def test_sites_that_no_machines_can_be_made_for(ports: Workspace, tmp_path: Path) -> None:
-    sites = {
+    sites: dict[str, tuple[dict[str, Any], list[str]]] = {
         "stack": ({"stack": "tectonics"}, ['stack is "tectonics", and there is no such file in stacks/']),
         "slots": ({"stack": "slots"}, ['stack is "slots", and there is no such file']),
         "component": ({"slots": {"overlay": "flanel"}}, ["name components that do not exist: flanel.", "Allowed: api_balancer"]),
