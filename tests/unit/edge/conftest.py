@@ -21,6 +21,7 @@ ROOT = Path(__file__).parents[3]
 ROLE = ROOT / "roles" / "haproxy"
 sys.path.insert(0, str(ROLE / "templates/usr/local/lib/ashlar/edge"))
 
+from ansible_collections.ashlar.stack.plugins.filter.sha512_crypt import sha512_crypt  # noqa: E402
 from ashlar_edge.model import Settings  # noqa: E402
 
 DEFAULTS: dict[str, Any] = yaml.safe_load((ROLE / "defaults/main.yml").read_text())
@@ -81,7 +82,7 @@ def pair(path: Path, *names: str, days: int = 30) -> None:
 def base(folder: Path, haproxy_program: str, pki: Path, ingress: bool = False, **options: Any) -> str:
     """The role's base configuration, at home in a folder: no user of its own, no jail, sockets of the folder."""
     environment = jinja2.Environment(trim_blocks=True, keep_trailing_newline=True, undefined=jinja2.StrictUndefined)
-    environment.filters["password_hash"] = lambda text, kind, salt, rounds: "$6$rounds=1000$saltsaltsaltsalt$" + "x" * 86
+    environment.filters["ashlar.stack.sha512_crypt"] = sha512_crypt
     variables = {**DEFAULTS, "node_address": "127.0.0.1", "_haproxy_ingress": ingress, "site_credentials": "/nowhere", **options}
     variables["lookup"] = options.get("lookup", lambda *_, **__: "secretsecretsecret")
     text = environment.from_string((ROLE / "templates/etc/haproxy/base.cfg.j2").read_text()).render(variables)
@@ -90,7 +91,7 @@ def base(folder: Path, haproxy_program: str, pki: Path, ingress: bool = False, *
     (folder / "503.http").write_bytes((ROLE / "templates/etc/haproxy/errors/503.http").read_bytes())
     left_out = ("  user haproxy", "  group haproxy", "  chroot ")
     lines = [line for line in text.splitlines() if not line.startswith(left_out)]
-    text = "\n".join(lines).replace(" group ashlar-edge", "")
+    text = "\n".join(lines).replace(" group ashlar-edge", "").replace(" mode 660 group haproxy", " mode 660")
     for here, there in {
         "/etc/ashlar/pki/ca/site.crt": f"{pki}/operator.crt",
         "/etc/haproxy/errors/503.http": f"{folder}/503.http",

@@ -107,7 +107,7 @@ def reload(settings: Settings, wanted: str, seconds: float = 20) -> str:
 def check(settings: Settings, file: str) -> str:
     """`haproxy -c`: "" when it takes the file, else its alerts."""
     try:
-        done = subprocess.run([settings.haproxy, "-c", "-q", "-f", file], capture_output=True, text=True, timeout=60, check=False)
+        done = subprocess.run([settings.haproxy, "-c", "-f", file], capture_output=True, text=True, timeout=60, check=False)
     except (OSError, subprocess.TimeoutExpired) as error:
         raise EdgeError(f"{settings.haproxy} could not check the configuration ({error}); the edge keeps what it has") from None
     if done.returncode == 0:

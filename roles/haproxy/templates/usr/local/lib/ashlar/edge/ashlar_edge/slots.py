@@ -13,7 +13,7 @@ def size(needed: int, before: int, least: int) -> int:
     wanted = max(1, least)
     while wanted * 3 < needed * 4:
         wanted *= 2
-    return before if needed <= before <= 8 * wanted else wanted
+    return before if max(needed, least) <= before <= 8 * wanted else wanted
 
 
 def assign(before: Sequence[Slot], endpoints: Sequence[Endpoint], settings: Settings, now: float) -> tuple[Slot, ...]:
