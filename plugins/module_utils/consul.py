@@ -41,6 +41,10 @@ class ConsulError(Exception):
     """What was asked for cannot be done; the message says what, why and what to do."""
 
 
+class NotReady(ConsulError):
+    """Consul is not there yet, or has no leader; a first run in check mode finds it so."""
+
+
 class NotYet(Exception):
     """The agent does not take it at this moment; `forbidden` when it does not know the token."""
 
@@ -190,7 +194,7 @@ class Agent:
                 context.load_cert_chain(self.certificate, self.key)
             except (OSError, ssl.SSLError) as error:
                 files = ", ".join((self.authority, self.certificate, self.key))
-                raise ConsulError(f"the certificates to talk to Consul with cannot be read ({files}): {error}. Run the play certificates first.") from None
+                raise NotReady(f"the certificates to talk to Consul with cannot be read ({files}): {error}. Run the play certificates first.") from None
             self._context = context
         return self._context
 
@@ -274,7 +278,7 @@ class Catalogue:
                         "stop consul on all servers, remove /var/lib/consul there and run again."
                     ) from None
                 if now - start >= self.timeout:
-                    raise ConsulError(
+                    raise NotReady(
                         f"Consul took no changes for {self.timeout:.0f} s; last: {error}. {self.why()}More than half of the servers must run and reach "
                         "each other on ports 8300 and 8301, at the very first start all of them: compare `journalctl -u consul` on the control nodes, "
                         "then run again."

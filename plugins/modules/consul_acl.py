@@ -68,7 +68,7 @@ options:
     type: int
     default: 60
 notes:
-  - Supports check mode and diff; secrets never appear.
+  - Supports check mode and diff; secrets never appear. Where Consul is still to come, check mode says so and does not fail.
 """
 
 EXAMPLES = r"""
@@ -96,7 +96,7 @@ steps:
 from typing import Any
 
 from ansible.module_utils.basic import AnsibleModule
-from ansible_collections.ashlar.stack.plugins.module_utils.consul import Agent, Catalogue, ConsulError, silent_servers, wanted
+from ansible_collections.ashlar.stack.plugins.module_utils.consul import Agent, Catalogue, ConsulError, NotReady, silent_servers, wanted
 
 ARGUMENTS: dict[str, Any] = {
     "address": {"type": "str", "default": "https://127.0.0.1:8501"},
@@ -120,7 +120,8 @@ def main() -> None:
     module = AnsibleModule(argument_spec=ARGUMENTS, supports_check_mode=True)
     given = module.params
     agent = Agent(given["address"], given["token"], given["authority"], given["certificate"], given["key"])
-    catalogue = Catalogue(agent.request, float(given["timeout"]), why=lambda: silent_servers(given["servers"]))
+    # Nothing that check mode could wait for will come by itself.
+    catalogue = Catalogue(agent.request, 0.0 if module.check_mode else float(given["timeout"]), why=lambda: silent_servers(given["servers"]))
     try:
         if given["agent_token"]:
             if not module.check_mode:
@@ -128,6 +129,11 @@ def main() -> None:
             module.exit_json(changed=True, steps=["the agent has its token"])
         want = wanted(given["owner"], given["datacenter"] or "", *({str(k): str(v) for k, v in given[key].items()} for key in ("policies", "tokens", "agents")))
         done = catalogue.settle(want, module.check_mode)
+    except NotReady as error:
+        if not module.check_mode:
+            module.fail_json(msg=str(error))
+        module.warn(f"what would change cannot be told: {error}")
+        done = ["the catalogue gets what is asked for, once it is there"]
     except ConsulError as error:
         module.fail_json(msg=str(error))
     result: dict[str, Any] = {"changed": bool(done), "steps": done}
