@@ -16,6 +16,7 @@ import (
 	"errors"
 	"flag"
 	"fmt"
+	"io"
 	"log"
 	"os"
 	"os/signal"
@@ -100,7 +101,7 @@ func read(path string) (settings, error) {
 
 func main() {
 	log.SetFlags(0)
-	klog.LogToStderr(true)
+	quieten()
 	path := flag.String("settings", "/etc/consul-sync/settings.json", "JSON file of settings")
 	flag.Parse()
 	s, err := read(*path)
@@ -127,6 +128,18 @@ func main() {
 	if err := serve(ctx, s, client, leases); err != nil {
 		log.Fatal(err)
 	}
+}
+
+// quieten has client-go say what goes wrong and nothing else, in lines like ours.
+func quieten() {
+	flags := flag.NewFlagSet("klog", flag.PanicOnError)
+	klog.InitFlags(flags)
+	for name, value := range map[string]string{"logtostderr": "false", "stderrthreshold": "FATAL", "one_output": "true", "skip_headers": "true"} {
+		_ = flags.Set(name, value)
+	}
+	klog.SetOutputBySeverity("INFO", io.Discard)
+	klog.SetOutputBySeverity("WARNING", os.Stderr)
+	klog.SetOutputBySeverity("ERROR", os.Stderr)
 }
 
 func (l leaseSettings) renewal() time.Duration { return time.Duration(l.Seconds) * time.Second * 2 / 3 }
