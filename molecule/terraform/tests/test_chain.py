@@ -38,7 +38,7 @@ systemctl show '*.service' --property Id,Type,MainPID,ExecMainStartTimestampMono
 """
 
 
-def playbooks(*names: str, variables: tuple[str, ...] = (), seconds: int = 300) -> tuple[int, str]:
+def playbooks(*names: str, variables: tuple[str, ...] = (), seconds: int = 900) -> tuple[int, str]:
     """Exit code and everything printed."""
     words = command(*names, variables=variables)
     done = subprocess.run(words, cwd=ROOT, env=ENVIRONMENT, capture_output=True, text=True, timeout=seconds, check=False, stdin=subprocess.DEVNULL)
@@ -146,7 +146,7 @@ def test_growing_touched_no_unit_and_only_what_names_the_nodes(before: dict[str,
 def test_the_platform_works_and_the_new_node_carries_pods() -> None:
     """Every one of these runs a pod on each node."""
     tests = [f"tests/conformance/test_{slot}.py" for slot in ("overlay", "discovery", "base")]
-    done = subprocess.run([sys.executable, "-m", "pytest", *tests, "-q"], cwd=ROOT, capture_output=True, text=True, timeout=400, check=False)
+    done = subprocess.run([sys.executable, "-m", "pytest", *tests, "-q"], cwd=ROOT, capture_output=True, text=True, timeout=900, check=False)
     print(done.stdout[-5000:])
     assert done.returncode == 0
 
