@@ -4,9 +4,6 @@ go 1.26.0
 
 toolchain go1.26.8
 
-// Its health endpoint has a space in its path, which newer rules read as a method.
-godebug httpmuxgo121=1
-
 require github.com/jcmoraisjr/haproxy-ingress v0.14.7
 
 require (
