@@ -118,7 +118,7 @@ module "load_balancer" {
   source   = "./modules/load_balancer"
   for_each = local.balancers
 
-  name             = "${module.ports.site}-${each.key}"
+  name             = "${module.ports.site}-${each.key == "control" ? "api" : each.key}"
   vip_subnet       = module.network.gateway_subnet
   member_subnet    = module.network.node_subnet
   external_network = var.external_network

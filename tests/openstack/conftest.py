@@ -55,7 +55,8 @@ def site(tmp_path_factory: pytest.TempPathFactory, clouds: Path) -> Iterator[Sit
     shutil.copytree(ROOT / "terraform/openstack", folder / "terraform/openstack", ignore=ours)
     shutil.copytree(ROOT / "inventories/openstack", folder / "inventories/openstack", ignore=shutil.ignore_patterns("credentials", "state"))
     keys = folder / "inventories/openstack/credentials/ssh"
-    keys.mkdir(parents=True)
+    keys.parent.mkdir(mode=0o700)
+    keys.mkdir(mode=0o700)
     subprocess.run(["ssh-keygen", "-q", "-t", "ed25519", "-N", "", "-f", str(keys / "id_ed25519")], check=True, timeout=60)
     made = Site(folder, clouds, provider(folder / "mirror"))
     made.tofu("init", "-input=false")

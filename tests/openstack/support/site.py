@@ -66,7 +66,7 @@ class Site:
 
     def inventory_of(self, path: Path) -> dict[str, Any]:
         """`ansible-inventory --list`."""
-        return dict(json.loads(self.ansible("ansible-inventory", "-i", str(path), "--list")))
+        return dict(json.loads(self.ansible("ansible-inventory", "-i", str(path), "--list"), object_hook=_plain))
 
     def ansible(self, command: str, *arguments: str) -> str:
         """What it printed; an AssertionError with all of it if it failed."""
@@ -81,6 +81,11 @@ class Site:
         kept = {key: value for key, value in os.environ.items() if not key.startswith(("OS_", "TF_"))}
         ours = {"OS_CLIENT_CONFIG_FILE": str(self.clouds), "OS_CLOUD": "ashlar", "TF_CLI_CONFIG_FILE": str(self.settings), "ASHLAR_TOFU": program()}
         return kept | ours | {"TF_IN_AUTOMATION": "1", "CHECKPOINT_DISABLE": "1", "NO_COLOR": "1", "TF_CLI_ARGS": "-no-color", "NO_PROXY": "*"}
+
+
+def _plain(found: dict[str, Any]) -> Any:
+    """What came from outside is told apart in JSON; here a text is a text."""
+    return found["__ansible_unsafe"] if set(found) == {"__ansible_unsafe"} else found
 
 
 def run(command: list[str], folder: Path, environment: Mapping[str, str]) -> subprocess.CompletedProcess[str]:
