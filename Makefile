@@ -42,7 +42,7 @@ lint unit: $(VENV)/.ready-dev $(BIN)/tofu ## One of the suites of `make test`
 	@python tests/run.py $@
 
 molecule: $(VENV)/.ready-dev $(BIN)/tofu ## The Molecule scenarios
-	@python tests/run.py "molecule etcd" "molecule default" "molecule terraform"
+	@python tests/run.py $@
 
 conformance: $(VENV)/.ready-dev ## The conformance tests against the running quickstart
 	@ASHLAR_INVENTORY=$(INVENTORY) python -m pytest tests/conformance
