@@ -76,7 +76,7 @@ class Tool:
         self.binary, self.folder, self.timeout_seconds = binary, folder, timeout_seconds
         self.shown = Path(binary).name
         self._environment = {
-            **{name: value for name, value in environment.items() if not name.startswith("TF_LOG")},
+            **{name: value for name, value in environment.items() if not name.startswith("TF_LOG") and not _names_nothing(name, value)},
             "TF_IN_AUTOMATION": "1",
             "TF_INPUT": "0",
             "CHECKPOINT_DISABLE": "1",
@@ -160,6 +160,11 @@ class Tool:
         words = re.sub(r"://[^/@\s]+@", "://***@", words)
         words = words if len(words) <= 500 else f"{words[:500].rsplit(' ', 1)[0]} ..."
         return words if not words or words.endswith((".", "!", "?", "...")) else f"{words}."
+
+
+def _names_nothing(name: str, value: str) -> bool:
+    """A settings file that isn't there: the tool goes on without it, but says so amid the JSON that is asked of it."""
+    return name == "TF_CLI_CONFIG_FILE" and not os.path.exists(value)
 
 
 def _relative(folder: Path) -> str:
