@@ -19,6 +19,7 @@ import yaml
 
 ROOT = Path(__file__).parents[3]
 ROLE = ROOT / "roles" / "haproxy"
+sys.path.insert(0, str(ROOT / "tests"))
 sys.path.insert(0, str(ROLE / "templates/usr/local/lib/ashlar/edge"))
 
 from ansible_collections.ashlar.stack.plugins.filter.sha512_crypt import sha512_crypt  # noqa: E402

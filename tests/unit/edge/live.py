@@ -3,16 +3,12 @@
 
 from __future__ import annotations
 
-import asyncio
 import contextlib
-import json
 import signal
 import socket
-import ssl
 import subprocess
 import sys
 import time
-from dataclasses import dataclass, field
 from pathlib import Path
 
 from ashlar_edge import runtime
@@ -50,11 +46,6 @@ async def main():
         await asyncio.sleep(0.01)
 asyncio.run(main())
 """
-
-
-# The edge's certificate is one of the test's own; who proves it looks at it by itself.
-UNPROVED = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
-UNPROVED.check_hostname, UNPROVED.verify_mode = False, ssl.CERT_NONE
 
 
 def free_port(first: int = 0, last: int = 0) -> int:
@@ -104,111 +95,3 @@ class Live:
             self.process.kill()
             self.process.wait(10)
         self.log.close()
-
-
-@dataclass
-class Answer:
-    """An answer: status, headers by small name, body."""
-
-    status: int
-    headers: dict[str, str]
-    body: bytes
-
-
-class Connection:
-    """HTTP/1.1 without any second try."""
-
-    def __init__(self, port: int, host: str, tls: bool = True, server_name: str = "") -> None:
-        self.port, self.host, self.tls, self.server_name = port, host, tls, server_name or host
-        self.streams: tuple[asyncio.StreamReader, asyncio.StreamWriter] | None = None
-
-    async def open(self) -> None:
-        context = UNPROVED if self.tls else None
-        self.streams = await asyncio.open_connection("127.0.0.1", self.port, ssl=context, server_hostname=self.server_name if self.tls else None)
-
-    async def ask(self, path: str = "/", method: str = "GET", headers: dict[str, str] | None = None) -> Answer:
-        if self.streams is not None and self.streams[0].at_eof():
-            self.close()
-        if self.streams is None:
-            await self.open()
-        assert self.streams is not None
-        reader, writer = self.streams
-        extra = "".join(f"{name}: {value}\r\n" for name, value in (headers or {}).items())
-        writer.write(f"{method} {path} HTTP/1.1\r\nHost: {self.host}\r\n{extra}\r\n".encode())
-        await writer.drain()
-        head = (await reader.readuntil(b"\r\n\r\n")).decode().split("\r\n")
-        found = {line.partition(":")[0].lower(): line.partition(":")[2].strip() for line in head[1:] if ":" in line}
-        body = await reader.readexactly(int(found["content-length"])) if "content-length" in found else b""
-        if found.get("connection") == "close":
-            if "content-length" not in found:
-                body = await reader.read()
-            self.close()
-        return Answer(int(head[0].split()[1]), found, body)
-
-    def close(self) -> None:
-        if self.streams is not None:
-            self.streams[1].close()
-            self.streams = None
-
-
-@dataclass
-class Load:
-    """Requests at a steady rate. Milliseconds of each that was answered; what went wrong with the others; by whom they were answered."""
-
-    port: int
-    host: str
-    rate: int
-    tls: bool = True
-    latencies: list[float] = field(default_factory=list)
-    failures: list[str] = field(default_factory=list)
-    answered: dict[int, int] = field(default_factory=dict)
-
-    async def run(self, seconds: float, until: asyncio.Event | None = None) -> None:
-        """For so long, or until told to end. Nine in ten requests on connections that are kept, the others on new ones; 200 at a time at most."""
-        kept: list[Connection] = []
-        start = time.monotonic()
-        room = asyncio.Semaphore(200)
-
-        async def one(number: int) -> None:
-            fresh = number % 10 == 0
-            connection = Connection(self.port, self.host, self.tls) if fresh or not kept else kept.pop()
-            began = time.monotonic()
-            try:
-                answer = await asyncio.wait_for(connection.ask(), 30)
-                self.latencies.append((time.monotonic() - began) * 1000)
-                if answer.status != 200:
-                    self.failures.append(f"{number}: {answer.status}")
-                else:
-                    port = int(answer.body.split()[0])
-                    self.answered[port] = self.answered.get(port, 0) + 1
-            except (OSError, EOFError, asyncio.TimeoutError, asyncio.IncompleteReadError) as error:
-                self.failures.append(f"{number} at {time.monotonic() - start:.2f} s ({'new' if fresh else 'kept'} connection): {error!r}")
-                connection.close()
-                return
-            finally:
-                room.release()
-            if fresh:
-                connection.close()
-            else:
-                kept.append(connection)
-
-        tasks = []
-        number, due = 0, start
-        while number < seconds * self.rate and not (until and until.is_set()):
-            await asyncio.sleep(max(0.0, due - time.monotonic()))
-            await room.acquire()
-            # A machine that is late does not make up for it by a burst.
-            due = max(due, time.monotonic() - 0.1) + 1 / self.rate
-            tasks.append(asyncio.ensure_future(one(number)))
-            number += 1
-        await asyncio.gather(*tasks)
-        for connection in kept:
-            connection.close()
-
-    def percentile(self, part: float) -> float:
-        """Milliseconds that so many of the answers stay below."""
-        return float("nan") if not self.latencies else sorted(self.latencies)[min(len(self.latencies) - 1, int(len(self.latencies) * part))]
-
-    def text(self) -> str:
-        figures = f"{len(self.latencies)} answers, p50 {self.percentile(0.5):.1f} ms, p99 {self.percentile(0.99):.1f} ms"
-        return f"{figures}, {len(self.failures)} failed" + (f": {json.dumps(self.failures[:5])}" if self.failures else "")

@@ -20,9 +20,10 @@ import pytest
 from ashlar_edge import runtime
 from ashlar_edge.apply import Edge, Outcome
 from ashlar_edge.model import EdgeError, Settings
+from conformance.support.load import UNPROVED, Connection, Load
 
 from .conftest import Entry, base, entry, pair
-from .live import UNPROVED, Connection, Instance, Live, Load, free_port
+from .live import Instance, Live, free_port
 
 HOST = "hello.example.com"
 
