@@ -10,8 +10,8 @@ version_added: 1.0.0
 author: Ashlar developers (@ashlar)
 description:
   - Talks to the agent of the host it runs on, by HTTPS with a client certificate and a management token, and waits within O(timeout) for a leader.
-  - Policies are called C(<owner>-<name>); policies and tokens are known by their description, C(<owner>: <name>). Those that are no longer asked for
-    are removed, and nothing else is, but for management tokens that the servers' configuration named before.
+  - Policies are called C(<owner>-<name>); policies and tokens are known by their description, which is owner, colon, space and name.
+    Those that are no longer asked for are removed, and nothing else is, but for management tokens that the servers' configuration named before.
   - A token has the secret that it is given. One whose secret was replaced is made anew before the former is removed.
   - It may be interrupted anywhere; the next call goes on.
 options:

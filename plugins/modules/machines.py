@@ -24,7 +24,7 @@ options:
     description:
       - With V(present), the machines are as the roots say. The site's SSH key is made where it has none.
       - With V(answering), the machines of the inventory answer and are ready. Refresh the inventory before, when machines were made.
-      - With V(absent), nothing of the roots is left, and what the site remembers of its machines is forgotten: their host keys, and what was
+      - With V(absent), nothing of the roots is left, and what the site remembers of its machines is forgotten, their host keys and what was
         installed on them.
     type: str
     choices: [present, answering, absent]
