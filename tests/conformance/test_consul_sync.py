@@ -372,7 +372,7 @@ def test_a_server_of_consul_is_killed(
         until("Consul is back", lambda: catalogue.leader(gone), 60)
     move(workload, name, ["192.0.2.4"])
     becomes(catalogue, gone, named(workload, name), {"192.0.2.4"}, 20)
-    assert took <= 2 * TAKEOVER + 5
+    assert took <= TAKEOVER + 5
 
 
 @pytest.mark.disruptive

@@ -261,6 +261,7 @@ func (m *member) campaign(ctx context.Context, leases kubernetes.Interface) erro
 		if led.Load() {
 			log.Printf("No longer active: %v.", context.Cause(mine))
 			m.figures.state.Store("was active until just now")
+			m.figures.active.Store("unknown")
 			// Whoever else stands by is quicker.
 			wait(ctx, 2*time.Second)
 		}

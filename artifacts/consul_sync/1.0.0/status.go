@@ -48,7 +48,7 @@ type figures struct {
 // listen answers /ready and /metrics.
 func (f *figures) listen(ctx context.Context, address string, m *member) error {
 	f.state.Store("starts")
-	f.active.Store("")
+	f.active.Store("unknown")
 	pages := http.NewServeMux()
 	pages.HandleFunc("GET /ready", func(w http.ResponseWriter, _ *http.Request) {
 		state := f.state.Load().(string)

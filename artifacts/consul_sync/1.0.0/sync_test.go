@@ -531,6 +531,24 @@ func TestAnotherTakesOver(t *testing.T) {
 	until(t, "the second is active", func() bool { return strings.Contains(p.status(second, "/metrics"), "ashlar_consul_sync_active 1\n") })
 }
 
+func TestAnotherTakesOverWhereTheAgentIsGone(t *testing.T) {
+	p := newPlace(t)
+	p.add(serviceOf("shop", "web", nil), sliceOf("shop", "web", "web-1", http1, 1))
+	agent := httptest.NewServer(p.consul)
+	first, second := p.settings("first"), p.settings("second")
+	first.Consul.Address = agent.URL
+	p.start(first)
+	p.becomes("web--shop 10.0.0.1")
+	p.start(second)
+	agent.CloseClientConnections()
+	agent.Close()
+	p.add(sliceOf("shop", "web", "web-1", http1, 2))
+	p.becomes("web--shop 10.0.0.2")
+	until(t, "the first says so", func() bool {
+		return strings.HasPrefix(p.status(first, "/ready"), "503 first waits for Consul. Active: unknown.")
+	})
+}
+
 func TestThousandsOfEndpointsFitIntoTransactions(t *testing.T) {
 	each(t, func(t *testing.T, p *place) {
 		var want []string

@@ -28,8 +28,10 @@ const (
 	firstRetry = 100 * time.Millisecond
 	lastRetry  = 2 * time.Second
 	slowRetry  = time.Minute
-	// After so long without a write that succeeds another node may have more luck.
+	// After so long without anything that succeeds another node may have more luck: where Consul answers that it can't, it may be choosing a leader;
+	// where nothing answers, the agent of this node is gone.
 	patience = 10 * time.Second
+	silence  = 3 * time.Second
 )
 
 // sight is what Kubernetes has, held in memory by watches.
@@ -85,6 +87,7 @@ type term struct {
 	limiter   *rate.Limiter
 	fence     uint64
 	end       context.CancelCauseFunc
+	silent    atomic.Bool  // it was the agent itself that did not answer last
 	failing   atomic.Int64 // since when (nanoseconds) nothing has succeeded; 0: it does
 
 	mu      sync.Mutex
@@ -192,8 +195,12 @@ func (t *term) run(ctx context.Context, compareEvery time.Duration) {
 				log.Printf("The catalogue can't be compared with Kubernetes: %v", err)
 			}
 		case <-watch.C:
-			if since := t.failing.Load(); since != 0 && time.Since(time.Unix(0, since)) > patience {
-				t.end(fmt.Errorf("the agent of this node has done nothing for %s", patience))
+			limit := patience
+			if t.silent.Load() {
+				limit = silence
+			}
+			if since := t.failing.Load(); since != 0 && time.Since(time.Unix(0, since)) > limit {
+				t.end(fmt.Errorf("the agent of this node has done nothing for %s", limit))
 			}
 		}
 	}
@@ -217,6 +224,8 @@ func (t *term) judge(key string, err error) {
 		t.queue.AddAfter(key, slowRetry)
 	default:
 		t.figures.failures.Add(1)
+		var status statusError
+		t.silent.Store(!errors.As(err, &status))
 		if t.failing.CompareAndSwap(0, time.Now().UnixNano()) {
 			log.Printf("Consul does not do what it is asked, it is tried again: %v", err)
 		}
