@@ -86,7 +86,9 @@ def pods(workload: Workload) -> list[str]:
     return [str(pod["status"]["podIP"]) for pod in workload.pods.values()]
 
 
-def test_a_name_is_served_by_every_edge_with_the_sites_certificate(routes: Routes, workload: Workload, edges: list[Node], domain: str) -> None:
+def test_a_name_is_served_by_every_edge_with_the_sites_certificate(
+    routes: Routes, workload: Workload, edges: list[Node], domain: str
+) -> None:
     name = random_name("routed")
     host = f"{name}.{domain}"
     names = {pod["metadata"]["name"] for pod in workload.pods.values()}
@@ -168,11 +170,15 @@ def test_of_two_that_ask_for_one_name_the_first_keeps_it(routes: Routes, workloa
     routes.add(first, one, route_host=host)
     routes.add(second, other, route_host=host)
     for edge in edges:
-        until(f"{edge.name} refuses the second", lambda edge=edge: [x for x in routes.status(edge)["refused"] if x["service"] == second], 10)
+        until(
+            f"{edge.name} refuses the second", lambda edge=edge: [x for x in routes.status(edge)["refused"] if x["service"] == second], 10
+        )
         assert {x["service"] for x in routes.status(edge)["routes"] if x["route"] == f"{host}/"} == {first}
 
 
-def test_where_a_login_is_asked_for_the_sites_own_passes(routes: Routes, workload: Workload, edges: list[Node], domain: str, plan: Plan) -> None:
+def test_where_a_login_is_asked_for_the_sites_own_passes(
+    routes: Routes, workload: Workload, edges: list[Node], domain: str, plan: Plan
+) -> None:
     import base64
 
     name = random_name("login")
@@ -230,7 +236,9 @@ def test_nothing_is_lost_while_instances_come_go_and_die_and_routes_change(
 ) -> None:
     """200 requests a second while a service has 3, 10 and 2 instances, one is killed, and fifty routes change."""
     host = f"{scaled}.{domain}"
-    instances = {str(pod["status"]["podIP"]): routes.add(scaled, str(pod["status"]["podIP"]), route_host=host) for pod in workload.running(scaled, 3)}
+    instances = {
+        str(pod["status"]["podIP"]): routes.add(scaled, str(pod["status"]["podIP"]), route_host=host) for pod in workload.running(scaled, 3)
+    }
     for edge in edges:
         until(f"{edge.name} serves {host}", lambda edge=edge: routes.answers(edge, host), 10, 0.1)
 
@@ -287,7 +295,9 @@ print(json.dumps([taken[len(taken) // 2], taken[int(len(taken) * 0.99)]]))
 
 
 @pytest.mark.needs("consul_sync")
-def test_an_annotated_service_is_served_and_follows_its_pods(routes: Routes, workload: Workload, edges: list[Node], scaled: str, domain: str) -> None:
+def test_an_annotated_service_is_served_and_follows_its_pods(
+    routes: Routes, workload: Workload, edges: list[Node], scaled: str, domain: str
+) -> None:
     host = f"{scaled}.{domain}"
     body = service(scaled)
     body["metadata"]["annotations"] = {"ashlar.io/route-host": host}
@@ -306,7 +316,9 @@ def test_an_annotated_service_is_served_and_follows_its_pods(routes: Routes, wor
 
 
 @pytest.mark.disruptive
-def test_the_edge_serves_what_it_knows_while_the_catalogue_is_away(routes: Routes, workload: Workload, edges: list[Node], domain: str) -> None:
+def test_the_edge_serves_what_it_knows_while_the_catalogue_is_away(
+    routes: Routes, workload: Workload, edges: list[Node], domain: str
+) -> None:
     name = random_name("known")
     host, edge = f"{name}.{domain}", edges[0]
     routes.add(name, pods(workload)[0], route_host=host)
@@ -324,7 +336,9 @@ def test_the_edge_serves_what_it_knows_while_the_catalogue_is_away(routes: Route
 
 @pytest.mark.disruptive
 @pytest.mark.needs("keepalived")
-def test_the_virtual_address_goes_to_another_edge(plan: Plan, routes: Routes, workload: Workload, edges: list[Node], domain: str, power: Power) -> None:
+def test_the_virtual_address_goes_to_another_edge(
+    plan: Plan, routes: Routes, workload: Workload, edges: list[Node], domain: str, power: Power
+) -> None:
     if len(edges) < 2:
         pytest.fail("one edge cannot take an address from another: give a second node the class edge, or leave keepalived out")
     virtual = str(plan.option("keepalived", "keepalived_virtual_address"))

@@ -51,7 +51,9 @@ def ingress(workload: Workload) -> Iterator[Callable[..., str]]:
 
 def ask(edge: Node, host: str, path: str = "/", trusted: ssl.SSLContext | None = None) -> Any:
     async def once() -> Any:
-        connection = Connection(443 if trusted else 80, host, tls=trusted is not None, address=edge.address, **({"context": trusted} if trusted else {}))
+        connection = Connection(
+            443 if trusted else 80, host, tls=trusted is not None, address=edge.address, **({"context": trusted} if trusted else {})
+        )
         try:
             return await asyncio.wait_for(connection.ask(path), 10)
         finally:
@@ -86,7 +88,20 @@ def test_plain_http_is_served_where_an_ingress_has_no_tls(edges: list[Node], ing
 
 def test_a_secret_is_the_certificate(workload: Workload, edges: list[Node], ingress: Callable[..., str], tmp_path: Path) -> None:
     host, secret = f"{random_name('tls')}.example.test", random_name("tls")
-    command = ["openssl", "req", "-x509", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:P-256", "-nodes", "-days", "2", "-subj", f"/CN={host}"]
+    command = [
+        "openssl",
+        "req",
+        "-x509",
+        "-newkey",
+        "ec",
+        "-pkeyopt",
+        "ec_paramgen_curve:P-256",
+        "-nodes",
+        "-days",
+        "2",
+        "-subj",
+        f"/CN={host}",
+    ]
     command += ["-addext", f"subjectAltName=DNS:{host}", "-keyout", str(tmp_path / "key"), "-out", str(tmp_path / "crt")]
     subprocess.run(command, check=True, capture_output=True, timeout=30)
     data = {f"tls.{part}": base64.b64encode((tmp_path / part).read_bytes()).decode() for part in ("crt", "key")}

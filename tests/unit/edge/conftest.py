@@ -59,7 +59,7 @@ def haproxy(tmp_path_factory: pytest.TempPathFactory) -> str:
     if not found:
         pytest.fail(
             f"no HAProxy to prove configurations with: `make artifacts` fetches it (for this machine's distribution: "
-            f"ansible-playbook playbooks/artifacts.yml -i inventories/local -e '{{\"artifacts_codenames\": [\"{_codename()}\"]}}'), or apt-get install haproxy"
+            f'ansible-playbook playbooks/artifacts.yml -i inventories/local -e \'{{"artifacts_codenames": ["{_codename()}"]}}\'), or apt-get install haproxy'
         )
     return found
 
@@ -75,7 +75,20 @@ def pki(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def pair(path: Path, *names: str, days: int = 30) -> None:
     """A certificate and key as `<path>.crt` and `<path>.key`."""
-    command = ["openssl", "req", "-x509", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:P-256", "-nodes", "-days", str(days), "-subj", f"/CN={names[0]}"]
+    command = [
+        "openssl",
+        "req",
+        "-x509",
+        "-newkey",
+        "ec",
+        "-pkeyopt",
+        "ec_paramgen_curve:P-256",
+        "-nodes",
+        "-days",
+        str(days),
+        "-subj",
+        f"/CN={names[0]}",
+    ]
     command += ["-addext", "subjectAltName=" + ",".join(f"DNS:{name}" for name in names), "-keyout", f"{path}.key", "-out", f"{path}.crt"]
     subprocess.run(command, check=True, capture_output=True, timeout=30)
 
@@ -132,9 +145,18 @@ def settings(home: Path, haproxy: str, pki: Path) -> Settings:
 Entry = dict[str, Any]
 
 
-def entry(service: str = "hello", port: int = 8080, address: str = "10.0.0.1", status: str = "passing", created: int | None = None, **meta: Any) -> Entry:
+def entry(
+    service: str = "hello", port: int = 8080, address: str = "10.0.0.1", status: str = "passing", created: int | None = None, **meta: Any
+) -> Entry:
     """An instance of the catalogue; keywords are its metadata, `route_host` for route-host."""
-    made: Entry = {"service": service, "id": f"{service}-{address}-{port}", "node": "n1", "address": address, "port": port, "status": status}
+    made: Entry = {
+        "service": service,
+        "id": f"{service}-{address}-{port}",
+        "node": "n1",
+        "address": address,
+        "port": port,
+        "status": status,
+    }
     made["meta"] = {key.replace("_", "-"): value for key, value in meta.items()}
     return made if created is None else {**made, "created": created}
 

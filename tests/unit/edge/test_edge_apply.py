@@ -55,7 +55,7 @@ def test_refusals_are_in_the_status_and_said_once(settings: Settings, write: Wri
     path = write(GOOD, entry("bad", route_host="$(id)"))
     for _ in range(3):
         Edge(settings, path, log=log).apply()
-    assert log.getvalue().count("route refused") == 1 and log.getvalue().startswith("<4>route refused: service \"bad\"")
+    assert log.getvalue().count("route refused") == 1 and log.getvalue().startswith('<4>route refused: service "bad"')
     told = status(settings)
     assert [one["service"] for one in told["refused"]] == ["bad"] and [one["route"] for one in told["routes"]] == ["good.example.com/"]
     assert told["catalogue"] is True and told["error"] == ""
@@ -97,9 +97,15 @@ def test_what_haproxy_does_not_take_as_a_whole_is_not_laid_down(settings: Settin
     assert len([name for name in os.listdir(settings.home) if name.startswith("generation-")]) == 1
 
 
-def test_a_route_that_slips_through_validation_stands_alone_for_it(settings: Settings, write: Write, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_route_that_slips_through_validation_stands_alone_for_it(
+    settings: Settings, write: Write, monkeypatch: pytest.MonkeyPatch
+) -> None:
     section = module.render.__globals__["section"]
-    monkeypatch.setitem(module.render.__globals__, "section", lambda backend, *rest: section(backend, *rest) + ("  nonsense\n" if backend.service == "s5" else ""))
+
+    def broken(backend: Any, *rest: Any) -> str:
+        return str(section(backend, *rest)) + ("  nonsense\n" if backend.service == "s5" else "")
+
+    monkeypatch.setitem(module.render.__globals__, "section", broken)
     outcome = Edge(settings, write(*(entry(f"s{number}", route_host=f"h{number}.example.com") for number in range(9)))).apply()
     assert len(outcome.decision.backends) == 8
     assert [refusal.service for refusal in outcome.refusals] == ["s5"] and "nonsense" in outcome.refusals[0].reason
@@ -157,7 +163,9 @@ def test_certificates_of_users_are_used_and_broken_ones_refused(settings: Settin
     )
     outcome = Edge(settings, write(GOOD)).apply()
     assert [refusal.route.split()[1] for refusal in outcome.refusals] == ["2", "3", "4", "5", "6", "7"]
-    assert "user1.pem a.example.com" in live(settings, "certificates.list") and "user8.pem b.example.com" in live(settings, "certificates.list")
+    assert "user1.pem a.example.com" in live(settings, "certificates.list") and "user8.pem b.example.com" in live(
+        settings, "certificates.list"
+    )
     assert "bind" not in live(settings, "user8.pem")
     assert "ended on" in certificates.problem(old["certificate"] + old["key"], time.time() + 3 * 86400)
 
@@ -175,7 +183,34 @@ def test_a_broken_certificate_of_the_site_leaves_the_one_before(settings: Settin
 # ---- any catalogue at all
 
 
-NASTY = ["", " ", "a", "*.b.c", "x.example.com", "A.B", "$(id)", "`id`", "{{ x }}", "\n", "\r\n", "\0", '"', "'", "\\", "#", "%[env(HOME)]", "/", "//", "/a", "/../", "é", "x" * 10_000, "20001", "0", "-1"]
+NASTY = [
+    "",
+    " ",
+    "a",
+    "*.b.c",
+    "x.example.com",
+    "A.B",
+    "$(id)",
+    "`id`",
+    "{{ x }}",
+    "\n",
+    "\r\n",
+    "\0",
+    '"',
+    "'",
+    "\\",
+    "#",
+    "%[env(HOME)]",
+    "/",
+    "//",
+    "/a",
+    "/../",
+    "é",
+    "x" * 10_000,
+    "20001",
+    "0",
+    "-1",
+]
 
 
 def wild(chance: random.Random) -> Any:
@@ -191,22 +226,35 @@ def wild(chance: random.Random) -> Any:
     )
     keys = ["route-host", "route-path", "route-tcp-port", "route-protocol", "route-login", "route-rate", "route-check"]
     for key in chance.sample(keys, chance.randrange(len(keys))):
-        one["meta"][key] = chance.choice([*NASTY, "http", "https", "h2", "true", "a.example.com,b.example.com", "/x/y", "20002", "50", None, 5])
+        one["meta"][key] = chance.choice(
+            [*NASTY, "http", "https", "h2", "true", "a.example.com,b.example.com", "/x/y", "20002", "50", None, 5]
+        )
     return one
 
 
 def sane(chance: random.Random) -> Entry:
     host = ",".join(chance.sample([f"{name}.example.com" for name in ("a", "b", "c", "*.d", "e-f", "x" * 60)], chance.randrange(1, 4)))
-    meta: dict[str, Any] = {"route_host": host, "route_path": chance.choice(["/", "/a", "/a/b", "/@+=:~._-"]), "route_protocol": chance.choice(["http", "https", "h2"])}
+    meta: dict[str, Any] = {
+        "route_host": host,
+        "route_path": chance.choice(["/", "/a", "/a/b", "/@+=:~._-"]),
+        "route_protocol": chance.choice(["http", "https", "h2"]),
+    }
     if chance.random() < 0.3:
         meta.update(route_login="true", route_rate=str(chance.randrange(1, 1_000_000)), route_check="/health")
     if chance.random() < 0.2:
         meta = {"route_tcp_port": str(chance.randrange(20000, 21000))}
-    return entry(f"s{chance.randrange(12)}", chance.randrange(1, 65536), chance.choice(["10.0.0.1", "fd00::1", "::ffff:10.0.0.1", "10.1.2.3"]), **meta)
+    return entry(
+        f"s{chance.randrange(12)}",
+        chance.randrange(1, 65536),
+        chance.choice(["10.0.0.1", "fd00::1", "::ffff:10.0.0.1", "10.1.2.3"]),
+        **meta,
+    )
 
 
 @pytest.mark.parametrize("seed", range(12))
-def test_no_catalogue_makes_a_configuration_that_haproxy_refuses(settings: Settings, home: Path, write: Write, seed: int, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_no_catalogue_makes_a_configuration_that_haproxy_refuses(
+    settings: Settings, home: Path, write: Write, seed: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
     chance = random.Random(seed)
     entries = [wild(chance) if chance.random() < 0.5 else sane(chance) for _ in range(60)]
     monkeypatch.setattr(Edge, "_search", lambda *_: {})
@@ -217,7 +265,9 @@ def test_no_catalogue_makes_a_configuration_that_haproxy_refuses(settings: Setti
 
 
 def test_with_ingress_behind_it_the_edge_is_as_sound(settings: Settings, home: Path, haproxy: str, pki: Path, write: Write) -> None:
-    Path(settings.base).write_text(base(home, haproxy, pki, ingress=True, haproxy_trusted_proxies=["10.0.0.0/8"], haproxy_access_log=False, haproxy_hsts_seconds=0))
+    Path(settings.base).write_text(
+        base(home, haproxy, pki, ingress=True, haproxy_trusted_proxies=["10.0.0.0/8"], haproxy_access_log=False, haproxy_hsts_seconds=0)
+    )
     Edge(settings, write(GOOD)).apply()
 
 

@@ -17,7 +17,13 @@ def up(*endpoints: Endpoint) -> list[Slot]:
     return [Slot(endpoint, "up", 0) for endpoint in endpoints]
 
 
-def told(slots: list[Slot], servers: list[Server], structure: str = "s", maps: dict[str, dict[str, str]] | None = None, has: dict[str, dict[str, str]] | None = None):  # type: ignore[no-untyped-def]
+def told(
+    slots: list[Slot],
+    servers: list[Server],
+    structure: str = "s",
+    maps: dict[str, dict[str, str]] | None = None,
+    has: dict[str, dict[str, str]] | None = None,
+):  # type: ignore[no-untyped-def]
     running = Running("s", {("b", f"s{number}"): server for number, server in enumerate(servers, 1)}, has or {})
     return plan(structure, {"b": slots}, maps or {}, "/live", running)
 

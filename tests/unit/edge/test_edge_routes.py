@@ -19,7 +19,13 @@ SETTINGS = Settings()
 GOOD = entry("good", route_host="good.example.com")
 
 
-def judged(*entries: Entry, owners: Mapping[str, str] | None = None, created: Mapping[str, int] | None = None, settings: Settings = SETTINGS, **more: Any) -> Decision:
+def judged(
+    *entries: Entry,
+    owners: Mapping[str, str] | None = None,
+    created: Mapping[str, int] | None = None,
+    settings: Settings = SETTINGS,
+    **more: Any,
+) -> Decision:
     claims, refusals = read(json.dumps({"services": list(entries)}))
     known = created or {}
 
@@ -173,7 +179,10 @@ def test_a_service_without_a_healthy_instance_keeps_its_route() -> None:
 
 
 def test_instances_that_speak_another_protocol_than_the_oldest_are_left_out() -> None:
-    decision = judged(entry(address="10.0.0.1", created=1, route_host="a.example.com"), entry(address="10.0.0.2", created=2, route_host="a.example.com", route_protocol="h2"))
+    decision = judged(
+        entry(address="10.0.0.1", created=1, route_host="a.example.com"),
+        entry(address="10.0.0.2", created=2, route_host="a.example.com", route_protocol="h2"),
+    )
     assert decision.backends[0].endpoints == (Endpoint("10.0.0.1", 8080),)
     assert "protocol h2" in decision.refusals[0].route
 

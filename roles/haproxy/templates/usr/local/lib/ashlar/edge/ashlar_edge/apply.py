@@ -140,7 +140,9 @@ class Edge:
                 known = slurp(os.path.join(self.live, f"{name}.pem"))
                 if known is None:
                     raise EdgeError(f"{path}.crt: {wrong}; run site.yml again, which issues it")
-                refusals.append(Refusal("haproxy", f"the certificate {name}", f"{wrong}; the one before stays. Run site.yml again, which issues it"))
+                refusals.append(
+                    Refusal("haproxy", f"the certificate {name}", f"{wrong}; the one before stays. Run site.yml again, which issues it")
+                )
                 pem = known
             made.append(Certificate(name, (), pem))
         listed = slurp(settings.certificates)

@@ -15,7 +15,9 @@ from .model import EdgeError
 
 def main(arguments: Sequence[str]) -> int:
     """Returns the exit code: 0, or 1 when the edge could not be brought to what the catalogue says and stayed as it was."""
-    parser = argparse.ArgumentParser(prog="ashlar-edge", description="Makes HAProxy follow a catalogue of services without losing a request.")
+    parser = argparse.ArgumentParser(
+        prog="ashlar-edge", description="Makes HAProxy follow a catalogue of services without losing a request."
+    )
     parser.add_argument("--settings", default="/etc/haproxy/edge.json", help="where things lie and what is allowed (%(default)s)")
     verbs = parser.add_subparsers(dest="verb", required=True)
     apply = verbs.add_parser("apply", help="bring HAProxy to what the catalogue says; write files alone when it does not run")
@@ -43,7 +45,10 @@ def status(text: str | None, fresh: bool) -> int:
     """Print the status file for people; 1 when the edge is not what the catalogue says."""
     told = json.loads(text) if text else {}
     if "routes" not in told or (fresh and not told.get("catalogue")):
-        print("the edge has not read the catalogue since this host started; `journalctl -u consul-template -u ashlar-edge` says why", file=sys.stderr)
+        print(
+            "the edge has not read the catalogue since this host started; `journalctl -u consul-template -u ashlar-edge` says why",
+            file=sys.stderr,
+        )
         return 1
     for route in told["routes"]:
         print(f"{route['route']}  ->  {route['service']}, {route['instances']} instances{', login' if route['login'] else ''}")

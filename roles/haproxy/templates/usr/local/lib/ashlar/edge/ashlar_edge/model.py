@@ -163,8 +163,12 @@ class State:
             for name, all_ in values["slots"].items():
                 made: list[Slot] = []
                 for one in all_:
-                    made.append(Slot(Endpoint(str(one["address"]), int(one["port"])), str(one["state"]), float(one["since"])) if one else Slot())
+                    made.append(
+                        Slot(Endpoint(str(one["address"]), int(one["port"])), str(one["state"]), float(one["since"])) if one else Slot()
+                    )
                 slots[str(name)] = tuple(made)
-            return cls({str(key): str(value) for key, value in values["owners"].items()}, slots, tuple(int(port) for port in values["ports"]))
+            return cls(
+                {str(key): str(value) for key, value in values["owners"].items()}, slots, tuple(int(port) for port in values["ports"])
+            )
         except (ValueError, KeyError, TypeError, AttributeError):
             return cls()

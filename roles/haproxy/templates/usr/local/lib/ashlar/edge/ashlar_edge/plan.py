@@ -97,4 +97,10 @@ def _server_commands(name: str, slot: Slot, has: Server) -> list[str]:
             commands.append(f"set server {name} state ready")
         return commands
     # A draining line whose address is another's already, or that a reload has disabled, has nothing to finish.
-    return [f"set server {name} state drain"] if has.state == "up" and not moved else [f"set server {name} state maint"] if has.state == "up" else []
+    return (
+        [f"set server {name} state drain"]
+        if has.state == "up" and not moved
+        else [f"set server {name} state maint"]
+        if has.state == "up"
+        else []
+    )

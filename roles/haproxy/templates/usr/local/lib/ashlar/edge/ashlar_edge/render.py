@@ -67,7 +67,9 @@ def hosts_map(backends: Sequence[Backend]) -> dict[str, str]:
 
 def routes_map(backends: Sequence[Backend]) -> dict[str, str]:
     """`host/path/` -> backend. Every key ends with a slash, and so does what is looked up: /foo is no prefix of /foobar."""
-    return {host + (backend.path if backend.path == "/" else backend.path + "/"): backend.name for backend in backends for host in backend.hosts}
+    return {
+        host + (backend.path if backend.path == "/" else backend.path + "/"): backend.name for backend in backends for host in backend.hosts
+    }
 
 
 def certificate_list(certificates: Sequence[Certificate]) -> str:
@@ -113,7 +115,9 @@ def _http(backend: Backend, slots: Sequence[Slot], settings: Settings) -> list[s
     made.append("  http-request disable-l7-retry unless { method GET HEAD OPTIONS TRACE PUT DELETE }")
     if backend.check:
         made.append("  option httpchk")
-        made.append(f"  http-check send meth GET uri {backend.check} ver HTTP/1.1 hdr Host {backend.hosts[0].lstrip('*.') if backend.hosts else 'localhost'}")
+        made.append(
+            f"  http-check send meth GET uri {backend.check} ver HTTP/1.1 hdr Host {backend.hosts[0].lstrip('*.') if backend.hosts else 'localhost'}"
+        )
         made.append("  http-check expect rstatus ^[23]")
     made.append(_checks(settings))
     verify = f"verify required ca-file {settings.backend_authority}" if settings.backend_authority else "verify none"
@@ -125,7 +129,11 @@ def _http(backend: Backend, slots: Sequence[Slot], settings: Settings) -> list[s
 
 def _tcp(backend: Backend, slots: Sequence[Slot], settings: Settings) -> list[str]:
     made = [f"frontend {backend.name}", "  mode tcp", *(f"  bind {address}:{backend.port}" for address in settings.bind)]
-    made += ["  option tcplog", "  tcp-request connection track-sc0 src table clients", "  tcp-request connection reject if { sc_conn_cur(0) gt 1000 }"]
+    made += [
+        "  option tcplog",
+        "  tcp-request connection track-sc0 src table clients",
+        "  tcp-request connection reject if { sc_conn_cur(0) gt 1000 }",
+    ]
     made += [f"  default_backend {backend.name}", "", f"backend {backend.name}", "  mode tcp", "  balance leastconn", _checks(settings)]
     return made + [_server(number, slot, " on-marked-down shutdown-sessions") for number, slot in enumerate(slots, 1)]
 

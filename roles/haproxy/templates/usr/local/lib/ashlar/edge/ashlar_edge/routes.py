@@ -128,7 +128,11 @@ def decide(
     for backend in sorted(backends, key=lambda one: (granted[_first(one)][1], one.name)):
         count += max(1, len(backend.hosts))
         if count > settings.max_routes:
-            refuse(backend.service, _where(backend), f"the edge carries at most {settings.max_routes} routes (haproxy_max_routes), and older ones come first")
+            refuse(
+                backend.service,
+                _where(backend),
+                f"the edge carries at most {settings.max_routes} routes (haproxy_max_routes), and older ones come first",
+            )
         else:
             taken.append(backend)
     taken.sort(key=lambda backend: backend.name)
@@ -137,7 +141,13 @@ def decide(
     return Decision(tuple(taken), tuple(refusals[key] for key in sorted(refusals)), final)
 
 
-def _tcp(claim: Claim, settings: Settings, busy: frozenset[int], groups: dict[tuple[str, str, str], _Group], refuse: Callable[[str, str, str], None]) -> None:
+def _tcp(
+    claim: Claim,
+    settings: Settings,
+    busy: frozenset[int],
+    groups: dict[tuple[str, str, str], _Group],
+    refuse: Callable[[str, str, str], None],
+) -> None:
     text = claim.meta["route-tcp-port"]
     first, last = settings.tcp_ports
     port = number(text, max(1024, first), min(65535, last))
@@ -171,7 +181,9 @@ def _http(claim: Claim, groups: dict[tuple[str, str, str], _Group], refuse: Call
         return
     rate = number(claim.meta.get("route-rate", "0").strip(), 0 if "route-rate" not in claim.meta else 1, 1_000_000)
     if rate is None:
-        refuse(claim.service, f"path {shown(path)}", f"route-rate is {shown(claim.meta['route-rate'])}; it must be a number from 1 to 1000000")
+        refuse(
+            claim.service, f"path {shown(path)}", f"route-rate is {shown(claim.meta['route-rate'])}; it must be a number from 1 to 1000000"
+        )
         return
     check = claim.meta.get("route-check", "").strip()
     if check and path_problem(check):
@@ -236,7 +248,9 @@ def _owned(
         known = [claim.created for claim in group.claims if claim.created is not None]
         if known:
             index[group.service] = min([*known, index.get(group.service, known[0])])
-    contested = {key[0] for route, keys in asked.items() if len(keys) > 1 and owners.get(route) not in {key[0] for key in keys} for key in keys}
+    contested = {
+        key[0] for route, keys in asked.items() if len(keys) > 1 and owners.get(route) not in {key[0] for key in keys} for key in keys
+    }
     unknown = contested - set(index)
     if unknown:
         index.update(created(sorted(unknown)))
@@ -265,7 +279,11 @@ def _backend(group: _Group, hosts: set[str], settings: Settings, refuse: Callabl
         protocol = oldest[1]
         if len(group.protocols) > 1:
             others = ", ".join(sorted(set(group.protocols) - {protocol}))
-            refuse(group.service, f"its instances with protocol {others}", f"route-protocol must be the same for all of them; the oldest says {protocol}")
+            refuse(
+                group.service,
+                f"its instances with protocol {others}",
+                f"route-protocol must be the same for all of them; the oldest says {protocol}",
+            )
     endpoints = sorted({Endpoint(claim.address, claim.port) for claim, spoken in group.members if claim.passing and spoken == protocol})
     if len(endpoints) > settings.max_instances:
         refuse(

@@ -39,6 +39,8 @@ def assign(before: Sequence[Slot], endpoints: Sequence[Endpoint], settings: Sett
     return tuple(slots)
 
 
-def assign_all(before: Mapping[str, tuple[Slot, ...]], backends: Sequence[Backend], settings: Settings, now: float) -> dict[str, tuple[Slot, ...]]:
+def assign_all(
+    before: Mapping[str, tuple[Slot, ...]], backends: Sequence[Backend], settings: Settings, now: float
+) -> dict[str, tuple[Slot, ...]]:
     """Backend -> its lines."""
     return {backend.name: assign(before.get(backend.name, ()), backend.endpoints, settings, now) for backend in backends}
