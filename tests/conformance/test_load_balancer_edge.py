@@ -14,7 +14,7 @@ from typing import Any
 import pytest
 
 from .support.catalogue import Catalogue
-from .support.cluster import Object, Workload, random_name, service
+from .support.cluster import Object, Workload, random_name
 from .support.load import Connection, Load
 from .support.nodes import Node
 from .support.plan import Plan
@@ -299,10 +299,8 @@ def test_an_annotated_service_is_served_and_follows_its_pods(
     routes: Routes, workload: Workload, edges: list[Node], scaled: str, domain: str
 ) -> None:
     host = f"{scaled}.{domain}"
-    body = service(scaled)
-    body["metadata"]["annotations"] = {"ashlar.io/route-host": host}
     workload.running(scaled, 3)
-    workload.cluster.create(body, workload.namespace)
+    workload.cluster.patch(workload.path("Service", scaled), {"metadata": {"annotations": {"ashlar.io/route-host": host}}})
     for edge in edges:
         until(f"{edge.name} serves {host}", lambda edge=edge: routes.answers(edge, host), 20, 0.1)
 
