@@ -50,7 +50,12 @@ def run(checkout: Path, *command: str, strict: bool = True) -> subprocess.Comple
 
 
 def test_the_graph_is_the_plan_beside_folders_that_are_no_inventory(checkout: Path) -> None:
-    files = {"credentials/authorities/ca.crt": "not yaml: [", "state/installed.json": '{"versions": {}}', "README.md": "# a site", "machines.tfvars": "pools = {}\n"}
+    files = {
+        "credentials/authorities/ca.crt": "not yaml: [",
+        "state/installed.json": '{"versions": {}}',
+        "README.md": "# a site",
+        "machines.tfvars": "pools = {}\n",
+    }
     write_site(checkout / "inventories" / "good", files=files, modes={"credentials": "0700"})
     done = run(checkout, "ansible-inventory", "-i", "inventories/good", "--graph")
     assert (done.returncode, done.stderr) == (0, "")
