@@ -10,10 +10,10 @@ BIN := $(VENV)/bin
 INVENTORY := inventories/$(SITE)
 export PATH := $(CURDIR)/$(BIN):$(PATH)
 
-.PHONY: help quickstart nodes artifacts tools bundle test lint unit molecule conformance bench docs lock clean clean-store
+.PHONY: help quickstart nodes artifacts tools bundle test lint unit molecule test-openstack conformance bench docs lock clean clean-store
 
 help: ## Say what can be made
-	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-14s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
 quickstart: $(VENV)/.ready ## Bring up a platform on three local nodes, with a sample application
 	@ansible-playbook -i localhost, playbooks/local_nodes.yml -e local_nodes_state=planned
@@ -43,6 +43,9 @@ lint unit: $(VENV)/.ready-dev $(BIN)/tofu ## One of the suites of `make test`
 
 molecule: $(VENV)/.ready-dev $(BIN)/tofu ## The Molecule scenarios
 	@python tests/run.py $@
+
+test-openstack: $(VENV)/.ready-dev $(BIN)/tofu ## terraform/openstack against a real control plane; too long for `make test`
+	@python tests/run.py openstack
 
 conformance: $(VENV)/.ready-dev ## The conformance tests against the running quickstart
 	@ASHLAR_INVENTORY=$(INVENTORY) python -m pytest tests/conformance
