@@ -49,18 +49,36 @@ def _from_store(folder: Path) -> Path | None:
     return program
 
 
+def _fetch() -> str:
+    """Asks the store for the packages of this machine's distribution; what the run said."""
+    release = max((ROOT / "releases").glob("*.yml"))
+    wanted = {"haproxy": yaml.safe_load(release.read_text())["versions"]["haproxy"]}
+    variables = json.dumps({"artifacts_wanted": wanted, "artifacts_codenames": [_codename()]})
+    done = subprocess.run(
+        [str(Path(sys.executable).parent / "ansible-playbook"), "-i", "inventories/example", "playbooks/artifacts.yml", "-e", variables],
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        timeout=600,
+        check=False,
+    )
+    return done.stdout + done.stderr
+
+
 @pytest.fixture(scope="session")
 def haproxy(tmp_path_factory: pytest.TempPathFactory) -> str:
     """The program: ASHLAR_HAPROXY, or this machine's, or the store's."""
     found = os.environ.get("ASHLAR_HAPROXY") or shutil.which("haproxy") or shutil.which("haproxy", path="/usr/sbin")
     if not found:
-        made = _from_store(tmp_path_factory.mktemp("haproxy"))
-        found = str(made) if made else ""
-    if not found:
-        pytest.fail(
-            f"no HAProxy to prove configurations with: `make artifacts` fetches it (for this machine's distribution: "
-            f'ansible-playbook playbooks/artifacts.yml -i inventories/local -e \'{{"artifacts_codenames": ["{_codename()}"]}}\'), or apt-get install haproxy'
-        )
+        folder = tmp_path_factory.mktemp("haproxy")
+        made = _from_store(folder)
+        said = ""
+        if made is None:
+            said = _fetch()
+            made = _from_store(folder)
+        if made is None:
+            pytest.fail(f"no HAProxy to prove configurations with could be fetched; install one, or name it by ASHLAR_HAPROXY. {said[-1500:]}")
+        found = str(made)
     return found
 
 
