@@ -23,7 +23,8 @@ _REMEDIES = (
         "Another run holds the state. Wait until it has ended; if there is none: `{tool} force-unlock ID`.",
     ),
     (
-        r"(?i)encrypt|decrypt",
+        # OpenTofu says of a damaged state as well that it could not be looked at "for presence of encryption".
+        r"(?i)(?<!presence of )encrypt|decrypt",
         "The state is encrypted: give the encryption's configuration in the root or the environment (TF_ENCRYPTION), to OpenTofu >= 1.7.",
     ),
     (
