@@ -246,7 +246,6 @@ import hashlib
 import importlib
 import json
 import os
-import re
 import sys
 from collections.abc import Mapping
 from dataclasses import asdict, replace
@@ -255,40 +254,29 @@ from typing import Any
 
 from ansible import constants
 from ansible.errors import AnsibleError
-from ansible.plugins.inventory import BaseInventoryPlugin, Cacheable, Constructable
-from ansible.utils.display import Display
 from ansible_collections.ashlar.stack.plugins.plugin_utils.machines.clouds.common import CloudError, CloudErrors, Instance, Question, sentences
 from ansible_collections.ashlar.stack.plugins.plugin_utils.machines.clouds.mapping import Rule, Sources, machines_of, nothing_matches, restored, stored
 from ansible_collections.ashlar.stack.plugins.plugin_utils.machines.contract import Bastion
 from ansible_collections.ashlar.stack.plugins.plugin_utils.machines.hosts import HostOptions, site_ssh, write_hosts
+from ansible_collections.ashlar.stack.plugins.plugin_utils.machines.plugin import MachinesInventory
 from ansible_collections.ashlar.stack.plugins.plugin_utils.site.models import NODE_CLASSES, Problem, SiteError
 from ansible_collections.ashlar.stack.plugins.plugin_utils.site.reading import did_you_mean, listed, quoted
 from ansible_collections.ashlar.stack.plugins.plugin_utils.site.stop import stop, unreadable
 
 NAME = "ashlar.stack.cloud"
-OTHERS = ("ashlar.stack.stack", "ashlar.stack.terraform")
-SUFFIXES = ("cloud.yml", "cloud.yaml")
 CLOUDS = "ansible_collections.ashlar.stack.plugins.plugin_utils.machines.clouds"
 LIBRARIES = {"aws": "boto3", "gce": "apache-libcloud", "openstack": "apache-libcloud"}
 WORDS = {"aws": "AWS", "gce": "Google's cloud", "openstack": "the OpenStack"}
 ONLY = {"profile": "aws", "project": "gce", "cloud": "openstack", "network": "openstack"}
 
 
-class InventoryModule(BaseInventoryPlugin, Constructable, Cacheable):
+class InventoryModule(MachinesInventory):
     """The thin shell: reads the configuration, has the provider asked, writes hosts."""
 
     NAME = NAME
-    inventory: Any  # Ansible declares them optional, for the time before parse() is called
-    loader: Any
-
-    def verify_file(self, path: str) -> bool:
-        """Whether ``path`` is a file for this plugin."""
-        if not path.endswith(SUFFIXES) or not os.access(path, os.R_OK) or not os.path.isfile(path):
-            return False
-        with open(path, encoding="utf-8", errors="replace") as file:
-            keys = dict(re.findall(r"^([\w-]+)\s*:\s*[\"']?([\w.-]*)", file.read(), re.MULTILINE))
-        # One that is empty, misspells the plugin's name or has no `plugin:` line is claimed too: no other plugin would say what is wrong with it.
-        return keys["plugin"].startswith("ashlar.") and keys["plugin"] not in OTHERS if "plugin" in keys else not keys or "provider" in keys
+    SUFFIXES = ("cloud.yml", "cloud.yaml")
+    OTHERS = ("ashlar.stack.stack", "ashlar.stack.terraform")
+    MARK = "provider"
 
     def parse(self, inventory: Any, loader: Any, path: str, cache: bool = True) -> None:
         """Asks the provider and adds hosts, or ends the program with everything that is wrong in one message."""
@@ -303,7 +291,10 @@ class InventoryModule(BaseInventoryPlugin, Constructable, Cacheable):
             if not instances:
                 self._none(question, sources, path)
             write_hosts(self.inventory, found.machines, options)
-            self._construct(found.instances, path)
+            own = {
+                name: {"tags": dict(one.tags), "region": one.region, "instance_type": one.size, "image": one.image} for name, one in found.instances.items()
+            }
+            self.construct(path, own)
         except SiteError as error:
             stop(error.problems)
         except CloudErrors as error:
@@ -444,30 +435,12 @@ class InventoryModule(BaseInventoryPlugin, Constructable, Cacheable):
         """No instance matches: an error that says what there is, or a site whose machines are still to come."""
         provider = self.get_option("provider")
         if self.get_option("empty") == "pending":
-            self.inventory.groups["all"].set_variable("site_machines", "pending")
-            Display().display(f"No machines yet: {path}: none of the site's runs at {WORDS[provider]}.", stderr=True)
+            self.pending(f"{path}: none of the site's runs at {WORDS[provider]}.")
             return
         everything = self._provider().instances(replace(question, filters={}, running=False, disks=False, tags=tuple(question.filters)))
         where = f"of {WORDS[provider]}{f' in {listed(question.regions)}' if question.regions else ''}"
         text = nothing_matches(everything, question.filters, question.running, where, sources.kind)
         raise CloudError(f"{text} Where no machine is all right, set empty: pending.")
-
-    def _construct(self, instances: Mapping[str, Instance], path: str) -> None:
-        compose, groups, keyed = (self.get_option(option) for option in ("compose", "groups", "keyed_groups"))
-        if not (compose or groups or keyed):
-            return
-        strict = self.get_option("strict")
-        try:
-            for name, instance in instances.items():
-                own = {"tags": dict(instance.tags), "region": instance.region, "instance_type": instance.size, "image": instance.image}
-                variables = {**self.inventory.hosts[name].vars, **own, "inventory_hostname": name}
-                self._set_composite_vars(compose, variables, name, strict)
-                if compose:
-                    variables = {**variables, **self.inventory.hosts[name].vars}
-                self._add_host_to_composed_groups(groups, variables, name, strict, fetch_hostvars=False)
-                self._add_host_to_keyed_groups(keyed, variables, name, strict, fetch_hostvars=False)
-        except AnsibleError as error:
-            raise SiteError([Problem(path, (), f"{error.message} Correct compose, groups or keyed_groups, or set strict: false.")]) from None
 
 
 def _wrong_options(path: str, raw: Any, known: Mapping[str, Mapping[str, Any]]) -> list[Problem]:

@@ -275,42 +275,32 @@ compose:
 
 import hashlib
 import os
-import re
 from collections.abc import Mapping
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
 from ansible.errors import AnsibleError
-from ansible.plugins.inventory import BaseInventoryPlugin, Cacheable, Constructable
 from ansible.utils.display import Display
 from ansible_collections.ashlar.stack.plugins.plugin_utils.machines.collect import Collected, collect
 from ansible_collections.ashlar.stack.plugins.plugin_utils.machines.configuration import Configuration, parse_configuration
 from ansible_collections.ashlar.stack.plugins.plugin_utils.machines.contract import Machine, as_raw, parse_machines
 from ansible_collections.ashlar.stack.plugins.plugin_utils.machines.hosts import write_hosts
+from ansible_collections.ashlar.stack.plugins.plugin_utils.machines.plugin import MachinesInventory
 from ansible_collections.ashlar.stack.plugins.plugin_utils.site.models import Problem, SiteError
 from ansible_collections.ashlar.stack.plugins.plugin_utils.site.reading import duplicate_keys
 from ansible_collections.ashlar.stack.plugins.plugin_utils.site.stop import stop, unreadable
 
 NAME = "ashlar.stack.terraform"
-SUFFIXES = ("terraform.yml", "terraform.yaml")
-OTHERS = ("ashlar.stack.stack", "ashlar.stack.cloud")
 
 
-class InventoryModule(BaseInventoryPlugin, Constructable, Cacheable):
+class InventoryModule(MachinesInventory):
     """The thin shell: reads the configuration, has the machines collected, writes hosts."""
 
     NAME = NAME
-    inventory: Any  # Ansible declares it optional, for the time before parse() is called
-
-    def verify_file(self, path: str) -> bool:
-        """Whether ``path`` is a file for this plugin."""
-        if not path.endswith(SUFFIXES) or not os.access(path, os.R_OK) or not os.path.isfile(path):
-            return False
-        with open(path, encoding="utf-8", errors="replace") as file:
-            keys = dict(re.findall(r"^([\w-]+)\s*:\s*[\"']?([\w.-]*)", file.read(), re.MULTILINE))
-        # One that is empty, misspells the plugin's name or has no `plugin:` line is claimed too: no other plugin would say what is wrong with it.
-        return keys["plugin"].startswith("ashlar.") and keys["plugin"] not in OTHERS if "plugin" in keys else not keys or "sources" in keys
+    SUFFIXES = ("terraform.yml", "terraform.yaml")
+    OTHERS = ("ashlar.stack.stack", "ashlar.stack.cloud")
+    MARK = "sources"
 
     def parse(self, inventory: Any, loader: Any, path: str, cache: bool = True) -> None:
         """Adds a host for every machine, or says that there are none yet.
@@ -333,10 +323,10 @@ class InventoryModule(BaseInventoryPlugin, Constructable, Cacheable):
             for warning in collected.warnings:
                 Display().warning(warning)
             if collected.pending:
-                self._pending(collected)
+                self.pending(f"{'; '.join(collected.pending)}. playbooks/machines.yml applies a root.")
                 return
             write_hosts(inventory, collected.machines, configuration.hosts)
-            self._construct(path, collected.machines)
+            self.construct(path, dict.fromkeys(collected.machines, {}))
         except SiteError as error:
             stop(error.problems)
 
@@ -367,27 +357,6 @@ class InventoryModule(BaseInventoryPlugin, Constructable, Cacheable):
             text = f"can't be used: {str(error).rstrip('.')}. Correct cache_plugin and cache_connection, or take cache out."
             raise SiteError([Problem(path, ("cache",), text)]) from error
         return collected
-
-    def _pending(self, collected: Collected) -> None:
-        self.inventory.groups["all"].set_variable("site_machines", "pending")
-        reasons = "; ".join(collected.pending)
-        Display().display(f"No machines yet: {reasons}. playbooks/machines.yml applies a root.", stderr=True)
-
-    def _construct(self, path: str, machines: Mapping[str, Machine]) -> None:
-        compose, groups, keyed_groups = (self.get_option(name) for name in ("compose", "groups", "keyed_groups"))
-        if not (compose or groups or keyed_groups):
-            return
-        strict = self.get_option("strict")
-        try:
-            for name in machines:
-                variables = {**self.inventory.hosts[name].vars, "inventory_hostname": name}
-                self._set_composite_vars(compose, variables, name, strict=strict)
-                if compose:
-                    variables = {**variables, **self.inventory.hosts[name].vars}
-                self._add_host_to_composed_groups(groups, variables, name, strict=strict, fetch_hostvars=False)
-                self._add_host_to_keyed_groups(keyed_groups, variables, name, strict=strict, fetch_hostvars=False)
-        except AnsibleError as error:
-            raise SiteError([Problem(path, (), f"{error.message.rstrip('.')}. Correct compose, groups or keyed_groups, or set strict: false.")]) from error
 
 
 def _cached(cache: Any, key: str, asked: str) -> dict[str, Machine] | None:
