@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from functools import cached_property
@@ -162,7 +163,7 @@ def _manifest(root: Path, file: Path) -> Manifest:
         for index, port in enumerate(ports)
         if not 1 <= port.first <= port.last <= 65535
     ]
-    for part in ("ports", "certificates"):
+    for part in ("ports", "certificates", "metrics"):
         names = [entry["name"] for entry in raw.get(part, ())]
         twice = sorted({name for name in names if names.count(name) > 1})
         problems += [Problem(str(file), (part,), f"has two entries named {quoted(name)}. Names are unique: rename one.") for name in twice]
@@ -184,13 +185,28 @@ def _manifest(root: Path, file: Path) -> Manifest:
         certificates=tuple(raw.get("certificates", ())),
         artifacts=tuple(raw.get("artifacts", ())),
         health=tuple(raw.get("health", ())),
+        metrics=tuple(raw.get("metrics", ())),
         limits=raw.get("limits", {}),
     )
 
 
 def _port(raw: Mapping[str, Any]) -> Port:
     first, _, last = str(raw["port"]).partition("-")
-    return Port(raw["name"], int(first), int(last or first), raw.get("protocol", "tcp"), tuple(raw["from"]))
+    return Port(raw["name"], int(first), int(last or first), raw.get("protocol", "tcp"), tuple(raw["from"]), raw.get("route", {}))
+
+
+def _route(manifest: Manifest, index: int, port: Port, manifests: Mapping[str, Manifest]) -> Iterable[Problem]:
+    """A route that nobody could take."""
+    if not port.route:
+        return
+    edges = [name for name, other in sorted(manifests.items()) if "load_balancer" in other.fills]
+    if port.protocol != "tcp" or port.first != port.last:
+        yield Problem(manifest.file, ("ports", index, "route"), f"is on {port.protocol} port {port.shown}. Allowed: on one TCP port.")
+    if not manifest.health:
+        yield Problem(manifest.file, ("ports", index, "route"), "is of a component without health checks, which is not in the catalogue. Add health checks.")
+    if not {"nodes", "any", *edges} & set(port.sources):
+        text = f"is not open to the edge. Allowed: {listed(edges or ['nodes'])}, nodes or any among them. Add one."
+        yield Problem(manifest.file, ("ports", index, "from"), text)
 
 
 def _references(manifest: Manifest, slots: Mapping[str, Slot], manifests: Mapping[str, Manifest]) -> Iterable[Problem]:
@@ -206,6 +222,16 @@ def _references(manifest: Manifest, slots: Mapping[str, Slot], manifests: Mappin
             if source not in SOURCES and source not in manifests:
                 text = f"is {quoted(source)}, not a component.{did_you_mean(source, [*SOURCES, *manifests])}"
                 yield Problem(manifest.file, ("ports", index, "from"), f"{text} Allowed: components, {listed(SOURCES)}.")
+        yield from _route(manifest, index, port, manifests)
     for index, certificate in enumerate(manifest.certificates):
         if certificate.get("kind", "certificate") != "keypair" and "authority" not in certificate:
             yield Problem(manifest.file, ("certificates", index, "authority"), "is missing. Only a keypair needs no authority. Add it.")
+    for index, entry in enumerate(manifest.metrics):
+        if entry["url"].startswith("https:") != ("authority" in entry):
+            text = f"is {quoted(entry['url'])}{'' if 'authority' in entry else ' without an authority'}."
+            allowed = "Allowed: https with the authority that signed its certificate, or http without one."
+            yield Problem(manifest.file, ("metrics", index, "url"), f"{text} {allowed}")
+        try:
+            re.compile(entry.get("drop", ""))
+        except re.error as error:
+            yield Problem(manifest.file, ("metrics", index, "drop"), f"is {quoted(entry['drop'])}: {error}. Allowed: a regular expression. Correct it.")

@@ -183,6 +183,11 @@ def _plan(
         },
         "site_components": chosen,
         "site_ports": _ports([catalogue.manifests[name] for name in chosen]),
+        "site_metrics": [
+            {"component": name, "name": entry["name"], **({"drop": entry["drop"]} if "drop" in entry else {})}
+            for name in chosen
+            for entry in catalogue.manifests[name].metrics
+        ],
         "artifact_versions": versions,
         "component_nodes": {name: groups[name] for name in sorted(catalogue.manifests)},
         "component_addresses": {name: addresses[name] for name in sorted(catalogue.manifests)},
@@ -224,16 +229,19 @@ def _node_variables(manifests: Sequence[Manifest]) -> dict[str, Any]:
     return {
         "node_components": [manifest.name for manifest in manifests],
         "node_artifacts": sorted({artifact for manifest in manifests for artifact in manifest.artifacts}),
-        "node_ports": _ports(manifests),
+        "node_ports": _ports(manifests, routes=True),
         "node_certificates": [{"component": manifest.name, **certificate} for manifest in manifests for certificate in manifest.certificates],
         "node_authorities": sorted({authority for manifest in manifests for authority in manifest.authorities}),
         "node_health": [{"component": manifest.name, **check} for manifest in manifests for check in manifest.health],
+        "node_metrics": [{"component": manifest.name, **entry} for manifest in manifests for entry in manifest.metrics],
     }
 
 
-def _ports(manifests: Sequence[Manifest]) -> list[dict[str, Any]]:
+def _ports(manifests: Sequence[Manifest], routes: bool = False) -> list[dict[str, Any]]:
+    """:param routes: whether a port has its route with it, which is for its own node to register."""
     return [
         {"component": manifest.name, "name": port.name, "port": port.shown, "protocol": port.protocol, "from": list(port.sources)}
+        | ({"route": dict(port.route)} if routes and port.route else {})
         for manifest in manifests
         for port in manifest.ports
     ]

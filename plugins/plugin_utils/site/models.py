@@ -52,13 +52,17 @@ class Slot:
 
 @dataclass(frozen=True, slots=True)
 class Port:
-    """``first`` and ``last`` are equal but for a range. ``sources``: components, ``nodes``, ``pods``, ``admin`` or ``any``."""
+    """``first`` and ``last`` are equal but for a range. ``sources``: components, ``nodes``, ``pods``, ``admin`` or ``any``.
+
+    ``route``: host, path and protocol by which the edge serves it, as written in the manifest; empty when it doesn't.
+    """
 
     name: str
     first: int
     last: int
     protocol: str
     sources: tuple[str, ...]
+    route: Mapping[str, str] = field(default_factory=dict)
 
     @property
     def shown(self) -> int | str:
@@ -80,7 +84,7 @@ class Placement:
 
 @dataclass(frozen=True, slots=True)
 class Manifest:
-    """roles/<name>/meta/component.yml. ``certificates`` and ``health`` are as written there: their texts are templates."""
+    """roles/<name>/meta/component.yml. ``certificates``, ``health`` and ``metrics`` are as written there: their texts are templates."""
 
     name: str
     description: str
@@ -95,6 +99,7 @@ class Manifest:
     certificates: tuple[Mapping[str, Any], ...] = ()
     artifacts: tuple[str, ...] = ()
     health: tuple[Mapping[str, Any], ...] = ()
+    metrics: tuple[Mapping[str, Any], ...] = ()
     limits: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
 
 

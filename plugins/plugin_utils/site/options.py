@@ -24,6 +24,7 @@ PLAN_VARIABLES = (
     "site_nodes",
     "site_components",
     "site_ports",
+    "site_metrics",
     "artifact_versions",
     "component_nodes",
     "component_addresses",
@@ -34,6 +35,7 @@ PLAN_VARIABLES = (
     "node_certificates",
     "node_authorities",
     "node_health",
+    "node_metrics",
 )
 """What the inventory plugin computes. A file that sets one of these would silently win over the plan."""
 

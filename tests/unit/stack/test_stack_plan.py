@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import yaml
 from ansible import context
 from ansible.errors import AnsibleParserError
 from ansible.inventory.data import InventoryData
@@ -103,6 +104,45 @@ def test_certificates_and_health_checks_are_templates_of_the_host(planned: Plann
     certificate = templar.template(variables["node_certificates"])[0]
     assert (certificate["common_name"], certificate["addresses"]) == ("node2", ["192.0.2.12"])
     assert templar.template(variables["node_health"])[0]["url"] == "https://192.0.2.12:2379/health"
+
+
+def test_what_is_measured_is_known_of_the_site_and_in_full_of_the_node_only(planned: Planned) -> None:
+    inventory = planned(nodes={"node4": WORKER})
+    assert shared(inventory)["site_metrics"] == [
+        {"component": "etcd", "name": "server", "drop": "etcd_debugging_.*"},
+        {"component": "etcd", "name": "proxy"},
+    ], "no address, certificate or header, which may be secret"
+    variables = inventory.hosts["node2"].vars
+    templar = Templar(loader=DataLoader(), variables={**shared(inventory), **variables, "inventory_hostname": "node2"})
+    server, proxy = templar.template(variables["node_metrics"])
+    assert (server["component"], server["name"], server["url"]) == ("etcd", "server", "https://192.0.2.12:2379/metrics")
+    assert (server["authority"], server["certificate"]) == ("etcd", "etcd/server")
+    assert proxy["headers"] == {"X-Token": "of node2"}
+    assert inventory.hosts["node4"].vars["node_metrics"] == []
+
+
+@pytest.mark.parametrize(
+    ("entry", "said"),
+    [
+        ({"name": "a", "url": "https://127.0.0.1:1/metrics"}, "without an authority"),
+        ({"name": "a", "url": "http://127.0.0.1:1/metrics", "authority": "etcd"}, "or http without one"),
+        ({"name": "a", "url": "http://127.0.0.1/metrics"}, "with a port and a path"),
+        ({"name": "a", "url": "http://127.0.0.1:1/metrics", "drop": "(etcd_"}, "a regular expression"),
+        ({"name": "a", "url": "http://127.0.0.1:1/metrics", "headers": {"X Token": "1"}}, "X Token"),
+        ({"name": "server", "url": "http://127.0.0.1:1/metrics"}, 'two entries named "server"'),
+    ],
+)
+def test_metrics_that_nobody_could_read_are_refused(collection: Path, tmp_path: Path, entry: dict[str, Any], said: str) -> None:
+    file = tmp_path / "roles" / "etcd" / "meta" / "component.yml"
+    file.parent.mkdir(parents=True)
+    metrics = [{"name": "server", "url": "http://127.0.0.1:9/metrics"}, entry]
+    file.write_text(yaml.safe_dump({"description": "The key-value store.", "layer": "coordination", "metrics": metrics}))
+    for path in ("schemas", "stacks"):
+        (tmp_path / path).symlink_to(collection / path)
+    with pytest.raises(SiteError) as caught:
+        load(tmp_path)
+    assert [problem.file for problem in caught.value.problems] == [str(file)]
+    assert said in caught.value.problems[0].text
 
 
 def test_options_and_defaults_are_variables_of_all_hosts(planned: Planned) -> None:
