@@ -59,6 +59,7 @@ class Check:
     status: tuple[int, ...] = (200,)
     authority: str = ""
     certificate: str = ""
+    connect: str = ""
     log_unit: str = ""
     remedy: str = ""
 
@@ -147,18 +148,21 @@ def make_check(values: Mapping[str, Any]) -> Check:
         if key in given:
             given[key] = tuple(given[key])
     check = Check(**given)
-    if check.tcp:
-        address_of(check.tcp, check.label)
+    for key in ("tcp", "connect"):
+        if getattr(check, key):
+            address_of(getattr(check, key), check.label, key)
+    if check.connect and not check.url:
+        raise HealthError(f"check '{check.label}': connect says where the url is reached, and there is no url")
     if check.url and urllib.parse.urlsplit(check.url).scheme not in ("http", "https"):
         raise HealthError(f"check '{check.label}': url '{check.url}' must begin with http:// or https://")
     return check
 
 
-def address_of(text: str, label: str) -> tuple[str, int]:
+def address_of(text: str, label: str, key: str = "tcp") -> tuple[str, int]:
     """Host and port of `127.0.0.1:6443` or `[::1]:6443`."""
     host, _, port = text.rpartition(":")
     if not host or not port.isdigit() or not 0 < int(port) < 65536:
-        raise HealthError(f"check '{label}': tcp '{text}' must be an address and a port, like 127.0.0.1:6443")
+        raise HealthError(f"check '{label}': {key} '{text}' must be an address and a port, like 127.0.0.1:6443")
     return host.strip("[]"), int(port)
 
 
@@ -278,6 +282,10 @@ class Prober:
         else:
             connection = http.client.HTTPConnection(parts.hostname or "", parts.port, timeout=PROBE_LIMIT)
         try:
+            if check.connect:
+                connection.sock = socket.create_connection(address_of(check.connect, check.label, "connect"), PROBE_LIMIT)
+                if parts.scheme == "https":
+                    connection.sock = self._context(check).wrap_socket(connection.sock, server_hostname=parts.hostname)
             path = (parts.path or "/") + (f"?{parts.query}" if parts.query else "")
             connection.request("GET", path, headers={"User-Agent": "ashlar-ready", "Accept": "*/*"})
             answer = connection.getresponse()

@@ -57,6 +57,9 @@ options:
       certificate:
         description: Client certificate to show, C(component/name) below C(/etc/ashlar/pki).
         type: str
+      connect:
+        description: Address and port at which O(checks[].url) is asked, instead of those its name resolves to.
+        type: str
       log_unit:
         description: The unit whose log is shown on failure. By default its own O(checks[].unit), or the first unit of its component.
         type: str
@@ -124,7 +127,7 @@ from ansible_collections.ashlar.stack.plugins.module_utils.health import (
 )
 from ansible_collections.ashlar.stack.plugins.module_utils.tree_run import HostRunner
 
-TEXTS = ("name", "component", "unit", "tcp", "url", "contains", "authority", "certificate", "log_unit", "remedy")
+TEXTS = ("name", "component", "unit", "tcp", "url", "contains", "authority", "certificate", "connect", "log_unit", "remedy")
 ARGUMENTS: dict[str, Any] = {
     "checks": {
         "type": "list",

@@ -308,12 +308,14 @@ def _text(value: Any) -> str:
 
 
 def section(title: str, content: Any, paint: Paint, width: int = WIDTH) -> list[str]:
-    """A part of the closing page: pairs as two columns, rows as a table, anything else as text."""
+    """A part of the closing page: pairs as two columns, rows as a table, anything else as text. Lines that a pair's value has already stay as they are."""
     lines = ["", paint(title, "title")]
     if isinstance(content, Mapping):
         size = max((len(str(key)) for key in content), default=0)
         for key, value in content.items():
-            lines += _wrap(_text(value), width, f"  {str(key).ljust(size)}  ", " " * (size + 4))
+            first, rest, text = f"  {str(key).ljust(size)}  ", " " * (size + 4), _text(value)
+            own = text.splitlines()
+            lines += [first + own[0], *(rest + line for line in own[1:])] if len(own) > 1 else _wrap(text, width, first, rest)
     elif isinstance(content, Sequence) and not isinstance(content, str) and all(isinstance(row, Mapping) for row in content):
         lines += table(content, paint, width)
     else:

@@ -173,6 +173,12 @@ def test_the_command_to_run_again_is_quoted_and_hides_secrets() -> None:
     )
 
 
+def test_lines_of_a_pair_are_kept_so_that_a_command_can_be_copied() -> None:
+    command = f"curl --cacert {'long/' * 30}ca.crt \\\n  https://hello.example/"
+    lines = section("Edge", {"sample": command}, plain, 60)
+    assert lines == ["", "Edge", f"  sample  curl --cacert {'long/' * 30}ca.crt \\", "            https://hello.example/"]
+
+
 def test_the_closing_page_takes_pairs_rows_and_text() -> None:
     page = page_sections([{"Platform": {"API endpoint": "https://10.0.0.11:6443", "kubeconfig": "a"}}, {"Next": "kubectl get nodes"}])
     assert section("Platform", page["Platform"], plain) == [

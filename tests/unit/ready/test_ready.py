@@ -76,6 +76,9 @@ def seen(runner: Runner, check: dict[str, Any], pki: str = "/nowhere") -> tuple[
 # ---- a little PKI and servers
 
 
+NAMES = [x509.IPAddress(ipaddress.ip_address("127.0.0.1")), x509.DNSName("app.example")]
+
+
 class Pki:
     def __init__(self, folder: Path) -> None:
         self.folder = folder
@@ -93,7 +96,7 @@ class Pki:
         builder = x509.CertificateBuilder(issuer, subject, key.public_key(), x509.random_serial_number())
         builder = builder.not_valid_before(now - datetime.timedelta(days=1)).not_valid_after(now + datetime.timedelta(days=1))
         builder = builder.add_extension(x509.BasicConstraints(ca=by is None, path_length=None), critical=True)
-        builder = builder.add_extension(x509.SubjectAlternativeName([x509.IPAddress(ipaddress.ip_address("127.0.0.1"))]), critical=False)
+        builder = builder.add_extension(x509.SubjectAlternativeName(NAMES), critical=False)
         builder = builder.add_extension(x509.SubjectKeyIdentifier.from_public_key(key.public_key()), critical=False)
         builder = builder.add_extension(x509.AuthorityKeyIdentifier.from_issuer_public_key(signer.public_key()), critical=False)
         if by is None:
@@ -188,6 +191,17 @@ def test_a_url_with_an_authority_and_a_client_certificate(mutual: str, pki: Pki)
     assert not seen(runner, {**good, "certificate": "app/stranger"}, folder)[0]
     assert not seen(runner, {"url": mutual + "/good", "authority": "site"}, folder)[0]
     assert not seen(runner, {"url": mutual + "/good"}, folder)[0]
+
+
+def test_a_url_may_be_asked_at_another_address_than_its_name_resolves_to(plain: str, mutual: str, pki: Pki):
+    runner, folder = Runner(), str(pki.folder)
+    assert seen(runner, {"url": "http://nowhere.invalid/good", "connect": plain.removeprefix("http://")}) == (True, "HTTP 200")
+    check = {"url": "https://app.example/good", "connect": mutual.removeprefix("https://"), "authority": "site", "certificate": "app/server"}
+    assert seen(runner, check, folder) == (True, "HTTP 200")
+    ready, text = seen(runner, {**check, "url": "https://stranger.invalid/good"}, folder)
+    assert not ready
+    assert "its certificate is not accepted" in text
+    assert not seen(runner, {"url": "http://nowhere.invalid/", "connect": f"127.0.0.1:{free_port()}"})[0]
 
 
 def test_a_certificate_that_is_not_there_yet_is_named(mutual: str, pki: Pki):
@@ -389,6 +403,8 @@ def test_one_look_asks_once_and_does_not_wait():
         ({"unit": "a.service", "tcp": "a:1", "name": "x"}, "check 'x': .* found unit and tcp"),
         ({"tcp": "127.0.0.1"}, "must be an address and a port"),
         ({"tcp": "127.0.0.1:99999"}, "must be an address and a port"),
+        ({"url": "https://a/", "connect": "here"}, "connect 'here' must be an address and a port"),
+        ({"unit": "a.service", "connect": "a:1"}, "connect says where the url is reached, and there is no url"),
         ({"url": "ftp://x"}, "must begin with http:// or https://"),
         ({"unit": "a.service", "colour": "red"}, "unknown colour; allowed are"),
     ],
