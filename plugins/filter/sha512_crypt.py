@@ -30,7 +30,7 @@ author: [The Ashlar authors]
 """
 
 EXAMPLES = """
-hash: "{{ lookup('ashlar.stack.secret', 'edge/admin', kind='password') | ashlar.stack.sha512_crypt('saltsaltsalt', rounds=1000) }}"
+hash: "{{ lookup('ashlar.stack.secret', 'logins/admin', kind='password') | ashlar.stack.sha512_crypt('saltsaltsalt', rounds=1000) }}"
 """
 
 RETURN = """

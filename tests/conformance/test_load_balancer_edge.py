@@ -183,7 +183,7 @@ def test_where_a_login_is_asked_for_the_sites_own_passes(
 
     name = random_name("login")
     routes.add(name, pods(workload)[0], route_host=f"{name}.{domain}", route_login="true")
-    password = (Path(plan.credentials) / "edge" / "admin").read_text().strip()
+    password = (Path(plan.credentials) / "logins" / "admin").read_text().strip()
     for edge in edges:
         until("a stranger is asked for a login", lambda edge=edge: routes.answers(edge, f"{name}.{domain}", status=401), 10, 0.1)
         right = base64.b64encode(f"admin:{password}".encode()).decode()

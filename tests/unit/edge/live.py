@@ -15,7 +15,7 @@ from ashlar_edge import runtime
 from ashlar_edge.model import Settings
 
 INSTANCE = r"""
-import asyncio, signal, sys
+import asyncio, signal, ssl, sys
 port = int(sys.argv[1])
 busy = 0
 async def serve(reader, writer):
@@ -36,7 +36,11 @@ async def serve(reader, writer):
     except (asyncio.IncompleteReadError, ConnectionError):
         writer.close()
 async def main():
-    server = await asyncio.start_server(serve, "127.0.0.1", port)
+    tls = None
+    if len(sys.argv) > 2:
+        tls = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+        tls.load_cert_chain(sys.argv[2] + ".crt", sys.argv[2] + ".key")
+    server = await asyncio.start_server(serve, "127.0.0.1", port, ssl=tls)
     print("ready", flush=True)
     stop = asyncio.Event()
     asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, stop.set)
@@ -58,11 +62,12 @@ def free_port(first: int = 0, last: int = 0) -> int:
 
 
 class Instance:
-    """One instance of a service."""
+    """One instance of a service; by HTTPS with `<certificate>.crt` and `.key` where that is given."""
 
-    def __init__(self) -> None:
+    def __init__(self, certificate: Path | None = None) -> None:
         self.port = free_port()
-        self.process = subprocess.Popen([sys.executable, "-S", "-c", INSTANCE, str(self.port)], stdout=subprocess.PIPE)
+        more = [str(certificate)] if certificate else []
+        self.process = subprocess.Popen([sys.executable, "-S", "-c", INSTANCE, str(self.port), *more], stdout=subprocess.PIPE)
         assert self.process.stdout is not None and self.process.stdout.readline() == b"ready\n"
 
     def end(self, how: signal.Signals = signal.SIGTERM) -> None:

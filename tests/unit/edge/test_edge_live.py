@@ -46,8 +46,8 @@ class Site:
         self.outcomes.append(outcome.how)
         return outcome
 
-    def instance(self) -> Instance:
-        self.instances.append(Instance())
+    def instance(self, certificate: Path | None = None) -> Instance:
+        self.instances.append(Instance(certificate))
         return self.instances[-1]
 
     def hello(self, instances: list[Instance], **meta: Any) -> list[Entry]:
@@ -189,6 +189,46 @@ def test_what_a_client_meets(site: Site) -> None:
     redirect = asyncio.run(plain(HOST))
     assert (redirect.status, redirect.headers["location"]) == (308, f"https://{HOST}/x?y=1")
     assert asyncio.run(plain("unknown.example.com")).status == 404
+
+
+def test_the_sites_own_services_are_asked_when_they_prove_themselves(site: Site, tmp_path: Path) -> None:
+    """By its certificate for the host: one of another name, or of another authority, gets no request."""
+    pair(tmp_path / "portal", "portal.example.com")
+    pair(tmp_path / "other", "other.example.com")
+    pair(tmp_path / "stranger", "portal.example.com")
+    trusted = tmp_path / "site.crt"
+    trusted.write_text((tmp_path / "portal.crt").read_text() + (tmp_path / "other.crt").read_text())
+    site.settings = replace(site.settings, host_services=("portal",), site_authority=str(trusted), check_interval_ms=100)
+    ports = {name: site.instance(tmp_path / name).port for name in ("portal", "other", "stranger")}
+
+    def asked(service: str, name: str, host: str = "portal.example.com") -> Any:
+        site.apply(entry(service, ports[name], "127.0.0.1", route_host=host, route_protocol="https"))
+        return site.ask("/", host)
+
+    site.start()
+    assert asked("portal", "portal").body.split() == [str(ports["portal"]).encode()]
+    assert asked("portal", "other").status == 503
+    assert asked("portal", "stranger").status == 503
+    assert asked("somebody", "stranger", "else.example.com").status == 200, "nothing is known of what others show"
+
+
+def test_who_tries_passwords_is_stopped_and_nobody_else(site: Site) -> None:
+    import base64
+
+    admin = site.instance()
+    site.settings = replace(site.settings, wrong_logins=5)
+    site.start(*site.hello([admin], route_login="true"), entry("open", admin.port, "127.0.0.1", route_host="open.example.com"))
+
+    def login(password: str) -> Any:
+        return site.ask(headers={"Authorization": f"Basic {base64.b64encode(f'admin:{password}'.encode()).decode()}"})
+
+    assert [site.ask().status for _ in range(20)] == [401] * 20, "to ask without a password is no try"
+    assert [login("secretsecretsecret").status for _ in range(20)] == [200] * 20
+    assert [login(f"guess {number}").status for number in range(5)] == [401] * 5
+    stopped = login("guess")
+    assert (stopped.status, stopped.headers["retry-after"]) == (429, "60")
+    assert login("secretsecretsecret").status == 429, "else the answer would tell the right password"
+    assert site.ask("/", "open.example.com").status == 200
 
 
 def test_headers_of_strangers_are_not_believed_and_those_of_a_proxy_are(site: Site) -> None:

@@ -143,6 +143,20 @@ def test_an_owner_keeps_its_route_when_all_its_instances_are_new() -> None:
     assert granted(judged(*two, owners={"a.example.com/": "owner"})) == {"a.example.com/": "owner"}
 
 
+def test_a_host_of_the_sites_own_is_its_own_under_every_path_whoever_had_it_before() -> None:
+    settings = replace(SETTINGS, host_services=("portal", "grafana"))
+    decision = judged(
+        entry("thief", created=1, route_host="portal.example.com"),
+        entry("fisher", created=2, route_host="other.example.com,portal.example.com", route_path="/login"),
+        entry("portal", created=900, route_host="portal.example.com", route_protocol="https"),
+        entry("grafana", created=901, route_host="portal.example.com", route_path="/graphs"),
+        owners={"portal.example.com/": "thief", "portal.example.com/login": "fisher"},
+        settings=settings,
+    )
+    assert granted(decision) == {"portal.example.com/": "portal", "portal.example.com/graphs": "grafana", "other.example.com/login": "fisher"}
+    assert {(refusal.service, "the site's own" in refusal.reason) for refusal in decision.refusals} == {("thief", True), ("fisher", True)}
+
+
 def test_a_route_goes_to_the_next_when_its_owner_leaves() -> None:
     assert granted(judged(entry("next", route_host="a.example.com"), owners={"a.example.com/": "gone"})) == {"a.example.com/": "next"}
 

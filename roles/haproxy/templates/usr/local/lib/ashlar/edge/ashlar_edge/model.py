@@ -28,7 +28,10 @@ class Settings:
     """/etc/haproxy/edge.json: where things lie, and what is allowed.
 
     `tcp_ports`: first and last port of TCP routes. `certificates`: file of the users' certificates, a JSON list of {hosts, certificate, key} in
-    PEM. `consul`: {address, port, ca, certificate, key, token, server_name} for questions about create indexes; none: not asked.
+    PEM. `wrong_logins`: a minute and client address, 0 for no limit. `host_services`: what the site's own components register, which nobody
+    else can: they have the hosts that they ask for, whoever had them before, and their https is proved by `site_authority`, that of others by
+    `backend_authority` where there is one. `consul`: {address, port, ca, certificate, key, token, server_name} for questions about create
+    indexes; none: not asked.
     """
 
     base: str = "/etc/haproxy/base.cfg"
@@ -46,11 +49,14 @@ class Settings:
     max_instances: int = 256
     min_slots: int = 16
     rate: int = 500
+    wrong_logins: int = 10
     reload_interval_ms: int = 1000
     drain_seconds: int = 30
     check_interval_ms: int = 1000
     server_max_connections: int = 0
     backend_authority: str = ""
+    site_authority: str = "/etc/ashlar/pki/ca/site.crt"
+    host_services: tuple[str, ...] = ()
     consul: Mapping[str, Any] = field(default_factory=dict)
 
     @classmethod

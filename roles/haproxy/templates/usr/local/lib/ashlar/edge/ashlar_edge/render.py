@@ -102,7 +102,15 @@ def _checks(settings: Settings) -> str:
 def _http(backend: Backend, slots: Sequence[Slot], settings: Settings) -> list[str]:
     made = [f"backend {backend.name}", "  mode http", "  balance leastconn"]
     if backend.login:
-        made.append('  http-request auth realm "administration" unless { http_auth(administrators) }')
+        if settings.wrong_logins:
+            # Before anything is compared: who tries on and on learns nothing, and costs nothing.
+            made.append(
+                '  http-request return status 429 content-type text/plain hdr Retry-After 60 string "Too many wrong logins; try again in a minute." '
+                f"if {{ sc_gpc0_rate(0) ge {settings.wrong_logins} }}"
+            )
+        made.append("  http-request set-var(txn.login) bool(true) if { http_auth(administrators) }")
+        made.append("  http-request sc-inc-gpc0(0) if { req.hdr(Authorization) -m found } !{ var(txn.login) -m found }")
+        made.append('  http-request auth realm "administration" unless { var(txn.login) -m found }')
         # The edge has asked; the application need not learn the password.
         made.append("  http-request del-header Authorization")
     if backend.rate:
@@ -120,7 +128,9 @@ def _http(backend: Backend, slots: Sequence[Slot], settings: Settings) -> list[s
         )
         made.append("  http-check expect rstatus ^[23]")
     made.append(_checks(settings))
-    verify = f"verify required ca-file {settings.backend_authority}" if settings.backend_authority else "verify none"
+    authority = settings.site_authority if backend.service in settings.host_services else settings.backend_authority
+    # With `sni` the certificate must be good for the name that was asked for, too.
+    verify = f"verify required ca-file {authority}" if authority else "verify none"
     options = {"http": "", "h2": " proto h2", "https": f" ssl {verify} sni var(txn.host) alpn h2,http/1.1"}[backend.protocol]
     if backend.protocol == "h2" and backend.check:
         options += " check-proto h2"

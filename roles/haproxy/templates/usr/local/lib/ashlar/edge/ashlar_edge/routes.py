@@ -99,8 +99,9 @@ def decide(
 ) -> Decision:
     """Grant what may be granted.
 
-    `owners` is who owned a route before and keeps it while it asks; among newcomers the smallest create index wins. `busy` are TCP ports that
-    other programs listen on; `banned` names backends that HAProxy did not take, with its reason.
+    `owners` is who owned a route before and keeps it while it asks; among newcomers the smallest create index wins. A host that a service of the
+    site's own asks for is that one's under every path: whoever had a part of it would be taken for it. `busy` are TCP ports that other programs
+    listen on; `banned` names backends that HAProxy did not take, with its reason.
     """
     refusals: dict[tuple[str, str, str], Refusal] = {}
 
@@ -120,7 +121,7 @@ def decide(
     for _key, group in groups.items():
         if group.name in banned:
             refuse(group.service, _label(group), f"HAProxy does not take it: {banned[group.name]}")
-    kept, granted = _owned(wanted, owners, created, refuse)
+    kept, granted = _owned(wanted, owners, created, frozenset(settings.host_services), refuse)
     backends = [_backend(group, kept[key], settings, refuse) for key, group in wanted.items() if key in kept]
     backends.sort(key=lambda backend: backend.name)
     count = 0
@@ -236,12 +237,21 @@ Key = tuple[str, str, str]
 
 
 def _owned(
-    groups: Mapping[Key, _Group], owners: Mapping[str, str], created: Created, refuse: Callable[[str, str, str], None]
+    groups: Mapping[Key, _Group],
+    owners: Mapping[str, str],
+    created: Created,
+    own: frozenset[str],
+    refuse: Callable[[str, str, str], None],
 ) -> tuple[dict[Key, set[str]], dict[str, tuple[str, int, str]]]:
     """Settle who owns each route. Returns group -> its hosts that it owns, and route -> (service, create index or a stand-in, backend)."""
     asked: dict[str, list[Key]] = {}
+    reserved = {host: group.service for group in groups.values() if group.service in own for host in group.hosts}
     for key, group in groups.items():
         for route in route_keys(group.kind, group.hosts, group.path, group.port):
+            holder = reserved.get(route.partition("/")[0])
+            if holder and group.service not in own:
+                refuse(group.service, route, f"the host belongs to the site's own service {shown(holder)}; choose another one")
+                continue
             asked.setdefault(route, []).append(key)
     index: dict[str, int] = {}
     for group in groups.values():
