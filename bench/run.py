@@ -4,6 +4,9 @@
 
 Each round is a pair on the same nodes: the platform laid down on fresh nodes, then the same run again, which has nothing to do. The
 artifact store and the node image are warm. The nodes belong to a site `bench` in a temporary folder: a running quickstart is not touched.
+
+With `--additions` a round has such a pair for the platform without what is named in ADDITIONS, and one more with each of them added, so
+that what an addition costs is the difference of two neighbours.
 """
 
 from __future__ import annotations
@@ -21,7 +24,7 @@ import tempfile
 import threading
 import time
 import urllib.request
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
@@ -45,6 +48,23 @@ QUOTED = {
     "kubespray, host-tasks": "1,224 on its first node",
 }
 TARGETS = {"fresh_seconds": 90.0, "noop_seconds": 20.0, "noop_changed": 0, "host_tasks": 60}
+
+
+
+@dataclass(frozen=True)
+class Addition:
+    """What a site may have or not, the slots of a site that has it not, and what it may cost in seconds."""
+
+    name: str
+    without: dict[str, Any]
+    fresh_seconds: float
+    noop_seconds: float
+
+
+ADDITIONS = (
+    Addition("discovery and ingress", {"discovery": "coredns", "load_balancer": "kubernetes_node"}, 25.0, 6.0),
+    Addition("observability", {"monitoring": "metrics_server", "logging": [], "dashboard": []}, 40.0, 8.0),
+)
 
 MEMORY = r"""
 import glob, json, os
@@ -84,13 +104,29 @@ class Run:
 
 
 @dataclass(frozen=True)
-class Round:
-    """The machine's load before, fresh nodes (seconds to make them), the platform on them, and the run that has nothing to do."""
+class Pair:
+    """Fresh nodes (seconds to make them), the platform on them, and the run that has nothing to do."""
 
-    load: float
     nodes_seconds: float
     fresh: Run
     noop: Run
+
+
+@dataclass(frozen=True)
+class Round:
+    """The machine's load before, the pair of the whole site, and those before it: without any addition, with the first, and so on."""
+
+    load: float
+    whole: Pair
+    before: list[Pair]
+
+    def costs(self) -> list[tuple[float, float]]:
+        """Seconds that each addition takes, (fresh until the sample answers, nothing to do)."""
+        steps = [*self.before, self.whole]
+        return [
+            ((new.fresh.sample_seconds or 0) - (old.fresh.sample_seconds or 0), new.noop.seconds - old.noop.seconds)
+            for old, new in zip(steps, steps[1:], strict=False)
+        ]
 
 
 class Sample:
@@ -139,15 +175,17 @@ def _tail(log: Path, lines: int = 25) -> str:
     return "\n".join(log.read_text(errors="replace").splitlines()[-lines:])
 
 
-def site(folder: Path, name: str, template: Path) -> Path:
+def site(folder: Path, name: str, template: Path, without: Sequence[Addition] = ()) -> Path:
     """A site of the bench's own: the stack file of another, under another name."""
     stack = yaml.safe_load(template.read_text())
     stack.update(site=name, domain=f"{name}.ashlar.internal")
-    folder.mkdir(parents=True)
+    for addition in without:
+        stack["slots"] = {**stack.get("slots", {}), **addition.without}
+    folder.mkdir(parents=True, exist_ok=True)
     (folder / "20-stack.yml").write_text(yaml.safe_dump(stack, sort_keys=False))
     for extra in ("group_vars", "host_vars"):
         if (template.parent / extra).is_dir():
-            shutil.copytree(template.parent / extra, folder / extra)
+            shutil.copytree(template.parent / extra, folder / extra, dirs_exist_ok=True)
     return folder
 
 
@@ -166,7 +204,22 @@ def local_nodes(name: str, folder: Path, logs: Path, state: str) -> float:
     return playbook([*arguments, "-e", json.dumps(variables)], logs / f"nodes-{state}.log", 900)
 
 
-def install(folder: Path, logs: Path, kind: str, number: int) -> Run:
+def pair(folder: Path, logs: Path, number: str, name: str, template: Path, without: Sequence[Addition]) -> Pair:
+    """A site on fresh nodes, and the same run again."""
+    local_nodes(name, folder, logs, "absent")
+    shutil.rmtree(folder / "credentials", ignore_errors=True)
+    shutil.rmtree(folder / "state", ignore_errors=True)
+    site(folder, name, template, without)
+    made = local_nodes(name, folder, logs, "present")
+    fresh = install(folder, logs, "fresh", number)
+    noop = install(folder, logs, "noop", number)
+    left = f" without {' and '.join(addition.name for addition in without)}" if without else ""
+    say(f"{number}{left}: the sample answered after {fresh.sample_seconds} s, the run took {fresh.seconds:.0f} s")
+    say(f"{number}{left}: nothing to do {noop.seconds:.0f} s, {noop.changed} changed")
+    return Pair(round(made, 2), fresh, noop)
+
+
+def install(folder: Path, logs: Path, kind: str, number: str) -> Run:
     """One run of site.yml, with the sample watched from its first moment."""
     plan = plans.read(str(folder))
     urls = []
@@ -212,16 +265,20 @@ def summary(rounds: list[Round]) -> dict[str, Any]:
     def spread(values: list[float]) -> dict[str, float]:
         return {"median": round(statistics.median(values), 1), "least": round(min(values), 1), "most": round(max(values), 1)}
 
-    answered = [one.fresh.sample_seconds for one in rounds if one.fresh.sample_seconds is not None]
-    tasks = {host: number for one in rounds for host, number in one.fresh.host_tasks.items() if host != "localhost"}
+    answered = [one.whole.fresh.sample_seconds for one in rounds if one.whole.fresh.sample_seconds is not None]
+    tasks = {host: number for one in rounds for host, number in one.whole.fresh.host_tasks.items() if host != "localhost"}
     return {
         "fresh_until_sample_answers_seconds": spread(answered) if len(answered) == len(rounds) else None,
-        "fresh_run_seconds": spread([one.fresh.seconds for one in rounds]),
-        "noop_run_seconds": spread([one.noop.seconds for one in rounds]),
-        "noop_changed": max(one.noop.changed for one in rounds),
-        "nodes_made_seconds": spread([one.nodes_seconds for one in rounds]),
+        "fresh_run_seconds": spread([one.whole.fresh.seconds for one in rounds]),
+        "noop_run_seconds": spread([one.whole.noop.seconds for one in rounds]),
+        "noop_changed": max(one.whole.noop.changed for one in rounds),
+        "nodes_made_seconds": spread([one.whole.nodes_seconds for one in rounds]),
         "host_tasks": tasks,
-        "host_tasks_localhost": max(one.fresh.host_tasks.get("localhost", 0) for one in rounds),
+        "host_tasks_localhost": max(one.whole.fresh.host_tasks.get("localhost", 0) for one in rounds),
+        "additions": {
+            addition.name: {"fresh_seconds": spread([cost[0] for cost in costs]), "noop_seconds": spread([cost[1] for cost in costs])}
+            for addition, *costs in zip(ADDITIONS, *(one.costs() for one in rounds), strict=False)
+        },
     }
 
 
@@ -268,6 +325,13 @@ def page(result: dict[str, Any]) -> str:
         ("host-tasks of the controller itself", told["host_tasks_localhost"], ""),
         ("three nodes made from the image, s", told["nodes_made_seconds"], ""),
     ]
+
+    for addition in ADDITIONS:
+        cost = told["additions"].get(addition.name)
+        if cost:
+            fresh, noop = cost["fresh_seconds"], cost["noop_seconds"]
+            rows.append((f"of that, {addition.name}, until the sample answers, s", fresh, verdict(fresh["median"], addition.fresh_seconds)))
+            rows.append((f"of a run that has nothing to do, {addition.name}, s", noop, verdict(noop["median"], addition.noop_seconds)))
 
     def cell(value: Any) -> str:
         if isinstance(value, dict):
@@ -336,25 +400,20 @@ def measure(options: argparse.Namespace) -> dict[str, Any]:
         raise BenchError(f"{folder} is there already; give another --logs")
     where = machine()
     cold = cold_figures(options.cold)
-    site(folder, options.site, (ROOT / options.inventory / "20-stack.yml").resolve())
+    template = (ROOT / options.inventory / "20-stack.yml").resolve()
+    steps = [ADDITIONS[number:] for number in range(len(ADDITIONS))] if options.additions else []
     rounds: list[Round] = []
+    site(folder, options.site, template)
     with nodes_of(options.site, folder, logs):
         local_nodes(options.site, folder, logs, "planned")
         playbook(["-i", str(folder), "playbooks/artifacts.yml"], logs / "artifacts.log", 3600)
         for number in range(1, options.runs + 1):
             load = round(os.getloadavg()[0], 2)
-            local_nodes(options.site, folder, logs, "absent")
-            shutil.rmtree(folder / "credentials", ignore_errors=True)
-            shutil.rmtree(folder / "state", ignore_errors=True)
-            made = local_nodes(options.site, folder, logs, "present")
-            say(f"round {number} of {options.runs}: nodes made in {made:.0f} s")
-            fresh = install(folder, logs, "fresh", number)
-            say(f"round {number}: fresh {fresh.seconds:.0f} s, the sample answered after {fresh.sample_seconds} s")
-            noop = install(folder, logs, "noop", number)
-            say(f"round {number}: nothing to do {noop.seconds:.0f} s, {noop.changed} changed")
-            rounds.append(Round(load, round(made, 2), fresh, noop))
+            say(f"round {number} of {options.runs}, load {load}")
+            *before, whole = [pair(folder, logs, f"{number}-{step}", options.site, template, without) for step, without in enumerate([*steps, ()])]
+            rounds.append(Round(load, whole, before))
         idle = memory(folder, options.settle) if options.settle >= 0 else None
-    last = rounds[-1]
+    last = rounds[-1].whole
     return {
         "date": datetime.date.today().isoformat(),
         "rounds": len(rounds),
@@ -377,6 +436,7 @@ def say(text: str) -> None:
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--runs", type=int, default=3, help="paired rounds (default 3)")
+    parser.add_argument("--additions", action="store_true", help="measure what each of the additions costs, too (three times as long)")
     parser.add_argument("--inventory", default="inventories/local", help="the site whose stack file is measured")
     parser.add_argument("--site", default="bench", help="name of the site that is made for it")
     parser.add_argument("--settle", type=float, default=60, help="seconds a platform is left alone before its memory is read; -1: not read")
