@@ -24,57 +24,25 @@ import resource
 import subprocess
 import sys
 import tempfile
-import time
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
 from datetime import date
 from pathlib import Path
 from typing import Any
 
 import yaml
+from measure import ROOT, Spent, spend
 
-ROOT = Path(__file__).resolve().parents[1]
 BIN = Path(sys.executable).parent
 TARGETS = {"inventory_seconds": 5.0, "stack_plugin_seconds": 10.0}
 WAYS = {"output": "from the output of a state", "resources": "adopted from 'aws_instance' of a state", "yaml": "Ansible's YAML inventory, for comparison"}
 
 
-@dataclass(frozen=True)
-class Spent:
-    """What a program needed: seconds of the clock, seconds of the processor, MiB at its peak, MiB printed."""
-
-    seconds: float
-    processor_seconds: float
-    peak_mib: float
-    printed_mib: float
-
-
-def spend(command: list[str], limit_seconds: float = 600) -> Spent:
-    """Runs a program to its end; its errors end this one with its own words."""
-    with tempfile.TemporaryFile("w+") as output, tempfile.TemporaryFile("w+") as errors:
-        start = time.monotonic()
-        process = subprocess.Popen(command, cwd=ROOT, stdout=output, stderr=errors, env={**os.environ, "ANSIBLE_CONFIG": str(ROOT / "ansible.cfg")})
-        while True:
-            done, status, usage = os.wait4(process.pid, os.WNOHANG)
-            if done:
-                break
-            if time.monotonic() - start > limit_seconds:
-                process.kill()
-                raise SystemExit(f"machines: `{' '.join(command)}` had not ended after {limit_seconds:.0f} s")
-            time.sleep(0.01)
-        seconds = time.monotonic() - start
-        process.returncode = os.waitstatus_to_exitcode(status)
-        if process.returncode:
-            errors.seek(0)
-            raise SystemExit(f"machines: `{' '.join(command)}` ended with {process.returncode}:\n{errors.read()[-4000:]}")
-        return Spent(round(seconds, 2), round(usage.ru_utime + usage.ru_stime, 2), round(usage.ru_maxrss / 1024, 1), round(output.tell() / 1048576, 1))
-
-
 def machines(count: int) -> dict[str, dict[str, Any]]:
-    """Three control nodes and workers, each with all that a cloud's root says of it."""
+    """Three control nodes, two edges and workers, each with all that a cloud's root says of it."""
     first = ipaddress.ip_address("172.20.0.10")
     found: dict[str, dict[str, Any]] = {}
     for number in range(count):
-        of = "control" if number < 3 else "worker"
+        of = "control" if number < 3 else "edge" if number < 5 else "worker"
         found[f"scale-{of}-{number + 1}"] = {
             "id": f"i-{number:017x}",
             "classes": [of],
@@ -183,6 +151,11 @@ print(json.dumps(spent))
     return {name: {unit: round(value, 2) for unit, value in of.items()} for name, of in json.loads(done.stdout).items()}
 
 
+def figures(spent: Spent) -> dict[str, float]:
+    """All but what was printed."""
+    return {name: value for name, value in asdict(spent).items() if name != "output"}
+
+
 def best(command: list[str], rounds: int) -> Spent:
     """The round of the least processor time: others were disturbed."""
     return min((spend(command) for _ in range(rounds)), key=lambda spent: spent.processor_seconds)
@@ -237,7 +210,7 @@ def main() -> int:
             return 1
         for way in WAYS:
             measures = {"graph": (way, ["--graph"]), "list": (way, ["--list", "--export"]), "stack_graph": (f"{way}-stack", ["--graph"])}
-            ways[way] = {name: asdict(best([inventory, "-i", str(folder / site), *how], options.rounds)) for name, (site, how) in measures.items()}
+            ways[way] = {name: figures(best([inventory, "-i", str(folder / site), *how], options.rounds)) for name, (site, how) in measures.items()}
             rounds = [alone(folder / f"{way}-stack") for _ in range(options.rounds)]
             ways[way]["plugins"] = min(rounds, key=_stack_seconds)
             state = folder / f"{way}.tfstate"

@@ -15,21 +15,18 @@ from __future__ import annotations
 import argparse
 import ipaddress
 import json
-import os
 import resource
-import subprocess
 import sys
 import tempfile
 import time
 from collections.abc import Mapping
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import jinja2
 import yaml
+from measure import ROOT, Spent, spend
 
-ROOT = Path(__file__).resolve().parents[1]
 sys.path[:0] = [str(ROOT / ".collections"), str(ROOT / "tests")]
 
 from ansible_collections.ashlar.stack.plugins.plugin_utils import pki  # noqa: E402
@@ -38,40 +35,10 @@ from conformance.support.plan import bare  # noqa: E402
 BIN = Path(sys.executable).parent
 
 
-@dataclass(frozen=True)
-class Spent:
-    """What a program needed."""
-
-    seconds: float
-    peak_mib: float
-    output: str
-
-
-def spend(command: list[str], limit_seconds: float = 1800) -> Spent:
-    """Runs a program to its end; its errors end this one with its own words."""
-    with tempfile.TemporaryFile("w+") as output, tempfile.TemporaryFile("w+") as errors:
-        start = time.monotonic()
-        process = subprocess.Popen(command, cwd=ROOT, stdout=output, stderr=errors, env={**os.environ, "ANSIBLE_CONFIG": str(ROOT / "ansible.cfg")})
-        while True:
-            done, status, usage = os.wait4(process.pid, os.WNOHANG)
-            if done:
-                break
-            if time.monotonic() - start > limit_seconds:
-                process.kill()
-                raise SystemExit(f"scale: `{' '.join(command)}` had not ended after {limit_seconds:.0f} s")
-            time.sleep(0.02)
-        process.returncode = os.waitstatus_to_exitcode(status)
-        output.seek(0)
-        errors.seek(0)
-        if process.returncode:
-            raise SystemExit(f"scale: `{' '.join(command)}` ended with {process.returncode}:\n{(output.read() + errors.read())[-4000:]}")
-        return Spent(round(time.monotonic() - start, 2), round(usage.ru_maxrss / 1024, 1), output.read())
-
-
 def site(folder: Path, count: int, template: Path) -> None:
-    """A site of three control nodes and workers, whose networks are large enough."""
+    """A site of three control nodes, two edges and workers, whose networks are large enough."""
     first = ipaddress.ip_address("172.20.0.10")
-    classes = [["control"]] * 3 + [["worker"]] * (count - 3)
+    classes = ([["control"]] * 3 + [["worker", "edge"]] * 2 + [["worker"]] * count)[:count]
     hosts = {
         f"node{number:04}": {"node_address": str(first + number), "node_classes": of, "node_zone": f"zone{number % 3}"} for number, of in enumerate(classes)
     }
@@ -158,8 +125,8 @@ def main() -> int:
     parser.add_argument("--inventory", default="inventories/local", help="the site whose stack file is taken")
     parser.add_argument("--results", type=Path, default=ROOT / "bench" / "results", help="where scale-<nodes>.json is written")
     options = parser.parse_args()
-    if not 4 <= options.nodes <= 10000:
-        parser.error("--nodes: 4 to 10000")
+    if not 5 <= options.nodes <= 10000:
+        parser.error("--nodes: 5 to 10000")
     with tempfile.TemporaryDirectory(prefix="ashlar-scale-") as temporary:
         folder = Path(temporary)
         site(folder, options.nodes, ROOT / options.inventory / "20-stack.yml")
@@ -169,14 +136,14 @@ def main() -> int:
         plain = spend([str(BIN / "ansible-inventory"), "-i", str(folder / "plain"), "--list", "--export"])
         planned = spend([str(BIN / "ansible-inventory"), "-i", str(folder / "site"), "--list", "--export"])
         told = bare(json.loads(planned.output))
-        known.update(told["all"]["vars"])
+        known.update(told["all"]["vars"], groups={name: group.get("hosts", []) for name, group in told.items()})
         variables = told["_meta"]["hostvars"]
         environment = jinja2.Environment(undefined=jinja2.StrictUndefined)
         asked = {host: specs({**known, **of}, host, environment) for host, of in variables.items() if "node_certificates" in of}
         result: dict[str, Any] = {
             "nodes": options.nodes,
             "inventory_without_the_plugin": {"seconds": plain.seconds, "peak_mib": plain.peak_mib},
-            "inventory": {"seconds": planned.seconds, "peak_mib": planned.peak_mib, "output_mib": round(len(planned.output) / 1048576, 1)},
+            "inventory": {"seconds": planned.seconds, "peak_mib": planned.peak_mib, "output_mib": planned.printed_mib},
             "certificates": {
                 "asked_for": sum(len(wanted) for wanted in asked.values()),
                 "issued_seconds": issue(folder / "credentials", asked),
