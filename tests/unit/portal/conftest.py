@@ -46,8 +46,14 @@ def site() -> model.Site:
     }
     components = tuple(
         model.Component(
-            name, layer, f"What {name} is.", "1.2.3", NODES[:2] if name in ("haproxy", "prometheus") else NODES, (f"{name}.service",),
-            layer not in ("base", "management"), layer != "base",
+            name,
+            layer,
+            f"What {name} is.",
+            "1.2.3",
+            NODES[:2] if name in ("haproxy", "prometheus") else NODES,
+            (f"{name}.service",),
+            layer not in ("base", "management"),
+            layer != "base",
         )
         for layer, names in layers.items()
         for name in names

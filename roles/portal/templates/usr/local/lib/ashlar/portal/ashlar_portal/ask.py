@@ -127,7 +127,9 @@ class Upstreams:
 
     async def checks(self) -> Reading[list[Check]]:
         """Consul's health checks that do not pass."""
-        return await self.memory.read("checks", lambda: self.consul.ask("/v1/health/state/any", {"stale": "", "filter": 'Status != "passing"'}, figures.checks), 5)
+        return await self.memory.read(
+            "checks", lambda: self.consul.ask("/v1/health/state/any", {"stale": "", "filter": 'Status != "passing"'}, figures.checks), 5
+        )
 
     async def routes(self) -> Reading[list[Route]]:
         """What the edge leads to."""
@@ -177,7 +179,9 @@ class Upstreams:
         key = f"{span} {limit} {query}"
         now = self.clock()
         found, counted = await asyncio.gather(
-            self.memory.read(f"l {key}", lambda: self.logs.ask("/select/logsql/query", _logsql(query, now - span, now, limit=str(limit)), figures.log_lines), 5),
+            self.memory.read(
+                f"l {key}", lambda: self.logs.ask("/select/logsql/query", _logsql(query, now - span, now, limit=str(limit)), figures.log_lines), 5
+            ),
             self.memory.read(f"h {key}", lambda: self.logs.ask("/select/logsql/hits", _logsql(query, start, end, step=f"{step:.0f}s"), figures.hits), 15),
         )
         drawn, count = None, 0
@@ -191,4 +195,3 @@ class Upstreams:
 
 def _logsql(query: str, start: float, end: float, **more: str) -> dict[str, str]:
     return {"query": query, "start": f"{start:.3f}", "end": f"{end:.3f}", "timeout": "2s", **more}
-

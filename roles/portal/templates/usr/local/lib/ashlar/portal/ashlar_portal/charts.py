@@ -132,7 +132,9 @@ def lines_of(series: Sequence[Series], label: Callable[[Series], str]) -> list[L
     return [Line(label(one), one.points) for one in series]
 
 
-def draw(title: str, lines: Sequence[Line], start: float, end: float, step: float, unit: str = "", bars: bool = False, top: float | None = None) -> Drawn | None:
+def draw(
+    title: str, lines: Sequence[Line], start: float, end: float, step: float, unit: str = "", bars: bool = False, top: float | None = None
+) -> Drawn | None:
     """A chart of the time from `start` to `end`; None when there is nothing to draw. `step` is the time between two points."""
     shown = gather([Line(line.label, tuple((at, value) for at, value in line.points if start <= at <= end)) for line in lines])
     if not shown or end <= start:
@@ -158,9 +160,7 @@ def draw(title: str, lines: Sequence[Line], start: float, end: float, step: floa
             parts.extend(f'<path class="area c{colour}" d="{_path(run, x, y)}V{y(lowest):.1f}H{x(run[0][0]):.1f}Z"/>' for run in runs if len(run) > 1)
         parts.append(f'<path class="line c{colour}" d="{"".join(_path(run, x, y) for run in runs)}"/>')
     parts.extend(_hover(shown, start, end, step, unit))
-    legend = tuple(
-        Legend(line.label, number(line.last, unit) if line.last is not None else "–", place % COLOURS + 1) for place, line in enumerate(shown)
-    )
+    legend = tuple(Legend(line.label, number(line.last, unit) if line.last is not None else "–", place % COLOURS + 1) for place, line in enumerate(shown))
     sentence = f"{title}, {clock(start)} to {clock(end)} UTC. Latest: " + ", ".join(f"{entry.label} {entry.value}" for entry in legend) + "."
     svg = Markup('<svg viewBox="0 0 {} {}" preserveAspectRatio="none" role="img" aria-label="{}">').format(WIDTH, HEIGHT, sentence)
     # Whatever came from outside went through Markup.format or escape; the rest are numbers.
@@ -204,5 +204,7 @@ def _hover(shown: Sequence[Line], start: float, end: float, step: float, unit: s
         at = max(at for at, _ in values.values())
         text = f"{clock(at)} UTC\n" + "\n".join(f"{label}: {number(value, unit)}" for label, (_, value) in values.items())
         left = column * WIDTH / COLUMNS
-        made.append(str(Markup('<rect class="spot" x="{:.1f}" y="0" width="{:.1f}" height="{}"><title>{}</title></rect>').format(left, WIDTH / COLUMNS, HEIGHT, text)))
+        made.append(
+            str(Markup('<rect class="spot" x="{:.1f}" y="0" width="{:.1f}" height="{}"><title>{}</title></rect>').format(left, WIDTH / COLUMNS, HEIGHT, text))
+        )
     return made

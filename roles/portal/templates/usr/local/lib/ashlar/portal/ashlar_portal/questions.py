@@ -65,7 +65,13 @@ SITE = (
 )
 
 NODE = (
-    Question("cpu", "Processor in use", '100 * sum by (mode) (rate(node_cpu_seconds_total{mode!="idle", %n}[%w])) / scalar(count(node_cpu_seconds_total{mode="idle", %n}))', "%", "mode"),
+    Question(
+        "cpu",
+        "Processor in use",
+        '100 * sum by (mode) (rate(node_cpu_seconds_total{mode!="idle", %n}[%w])) / scalar(count(node_cpu_seconds_total{mode="idle", %n}))',
+        "%",
+        "mode",
+    ),
     Question("memory", "Memory in use", "max by (node) (node_memory_MemTotal_bytes{%n} - node_memory_MemAvailable_bytes{%n})", "B"),
     Question("load", "Load of one minute", "max by (node) (node_load1{%n})", ""),
     Question(
@@ -84,7 +90,9 @@ NODE = (
         "B/s",
         "way",
     ),
-    Question("full", "Root file system in use", '100 * (1 - node_filesystem_avail_bytes{mountpoint="/", %n} / node_filesystem_size_bytes{mountpoint="/", %n})', "%"),
+    Question(
+        "full", "Root file system in use", '100 * (1 - node_filesystem_avail_bytes{mountpoint="/", %n} / node_filesystem_size_bytes{mountpoint="/", %n})', "%"
+    ),
 )
 
 

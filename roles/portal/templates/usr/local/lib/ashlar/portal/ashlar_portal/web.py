@@ -176,7 +176,10 @@ class Portal:
 
     def _same_origin(self, request: web.Request) -> bool:
         origin = request.headers.get("Origin")
-        return (origin is None or origin.lower() == f"https://{request.host.lower()}") and request.headers.get("Sec-Fetch-Site", "same-origin") in ("same-origin", "none")
+        return (origin is None or origin.lower() == f"https://{request.host.lower()}") and request.headers.get("Sec-Fetch-Site", "same-origin") in (
+            "same-origin",
+            "none",
+        )
 
     async def log_in(self, request: web.Request) -> web.StreamResponse:
         """Tries are counted before they are verified, so that many at the same time are many tries."""
