@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import os
+import re
 import tempfile
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -92,9 +93,12 @@ class ActionModule(ControllerAction):
             said = said.replace(str(file), path)
         if status == 0:
             return []
-        lines = [line.strip() for line in alertmanager.masked(said, secret).splitlines() if line.strip() and not line.startswith("Checking")]
-        reason = " / ".join(lines).replace("FAILED: ", "").rstrip(".")
-        return [Problem("", (), f"{Path(str(command[0])).name.partition('-')[0]} does not take the configuration of {component}: {reason}.")]
+        said = alertmanager.masked(said, secret)
+        lines = [line.partition("FAILED: ")[2] or line for line in said.splitlines() if line.strip() and not line.startswith("SUCCESS")]
+        reason = " / ".join(line.strip() for line in lines if not re.match(r"(Checking .*|.*: error: failed to validate .*)$", line))
+        reason = re.sub(r"yaml: unmarshal errors: / line \d+: ", "", reason)
+        tool = Path(str(command[0])).name.partition("-")[0]
+        return [Problem("", (), f"{tool} does not take the configuration of {component}: {reason.rstrip('.')}. Correct its options.")]
 
     def _rendered(self, component: str, path: str, variables: dict[str, Any]) -> str:
         folder = ROOT / "roles" / component / "templates"

@@ -7,6 +7,7 @@ No message shows a value of a receiver: addresses of receivers are often secrets
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
@@ -77,7 +78,8 @@ def secrets(*values: Any) -> list[str]:
 
 
 def masked(text: str, words: Sequence[str]) -> str:
-    """What a program said, without what may be a secret."""
+    """What a program said, without what may be a secret. YAML's readers quote the beginning of a value that has the wrong type."""
+    text = re.sub(r"(!!\w+) `[^`]*`", r"\1 (secret)", text)
     for word in words:
         text = text.replace(word, "(secret)")
     return text

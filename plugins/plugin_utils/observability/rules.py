@@ -139,23 +139,33 @@ def parse(said: str, files: Sequence[RuleFile]) -> list[Problem]:
     """What ``promtool check rules`` said, as problems at their places; it says some things twice."""
     known = {str(file.path): file for file in files}
     problems: list[Problem] = []
-    for line in said.splitlines():
+    # What YAML does not fit is told on a line of its own.
+    for line in re.sub(r"yaml: unmarshal errors:\s*\n\s+", "", said).splitlines():
         match = _SAID.match(line.strip())
         if not match or match["file"] not in known:
             continue
-        text, place = match["text"], ""
+        text, place, number = match["text"], "", match["line"]
         rule = _IN_RULE.match(text)
         if rule:
-            place = f"the rule {rule['name']}" if rule["name"] else f"rule {rule['number']} of the group {rule['group']}"
+            place = f"the rule {rule['name']}: " if rule["name"] else f"rule {rule['number']} of the group {rule['group']}: "
             text = rule["text"]
-        where = f"{match['file']}:{match['line']}" if match["line"] else match["file"]
-        words = f"{place + ': ' if place else ''}{text.rstrip('.')}. Correct it; `promtool check rules` says the same."
-        problem = Problem(where, (), words)
+            if number in (None, "0"):
+                number = _line(known[match["file"]], rule["group"], int(rule["number"]) - 1)
+        told = re.match(r"line (\d+): (.+)", text)
+        if told:
+            number, text = told[1], told[2]
+        where = f"{match['file']}:{number}" if number else match["file"]
+        problem = Problem(where, (), f"{place}{text.rstrip('.')}. Correct it; `promtool check rules` says the same.")
         if problem not in problems:
             problems.append(problem)
     if said.strip() and not problems:
-        problems.append(Problem("", (), f"promtool does not take the rules: {' / '.join(said.split(chr(10))[-3:]).strip()}"))
+        problems.append(Problem("", (), f"promtool does not take the rules: {' / '.join(said.strip().splitlines()[-3:])}"))
     return problems
+
+
+def _line(file: RuleFile, group: str, index: int) -> str:
+    number = next((number for number, one in enumerate(file.groups) if one["name"] == group), 0)
+    return str(line_of(str(file.path), ("groups", number, "rules", index)) or "")
 
 
 class _Dumper(yaml.SafeDumper):
