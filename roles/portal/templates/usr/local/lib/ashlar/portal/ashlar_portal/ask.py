@@ -98,8 +98,10 @@ class Upstreams:
 
     async def facts(self) -> views.Facts:
         """All that says how the site is."""
-        up, failed, alerts, checks = await asyncio.gather(self.instant(figures.UP), self.instant(figures.FAILED_UNITS), self.alerts(), self.checks())
-        return views.Facts(up, failed, alerts, checks)
+        up, failed, active, alerts, checks = await asyncio.gather(
+            self.instant(figures.UP), self.instant(figures.FAILED_UNITS), self.instant(figures.ACTIVE_UNITS), self.alerts(), self.checks()
+        )
+        return views.Facts(up, failed, active, alerts, checks)
 
     async def alerts(self) -> Reading[list[Alert]]:
         """What fires: by Alertmanager, which knows silences; while that does not answer, by Prometheus."""
@@ -164,7 +166,7 @@ class Upstreams:
         drawn = None
         if reading.value:
             lines = charts.lines_of(reading.value, lambda one: one.labels.get(question.label) or question.title)
-            drawn = charts.draw(question.title, lines, start, end, step, question.unit, top=question.top)
+            drawn = charts.draw(question.title, lines, start, end, step, question.unit, parts=question.label not in ("node", "way"))
         return Panel(question.name, question.title, drawn, reading)
 
     async def panels(self, listed: Sequence[questions.Question], span: int, node: str = "") -> list[Panel]:

@@ -83,7 +83,7 @@ def number(value: float, unit: str = "") -> str:
 
 
 def _digits(size: float) -> int:
-    return 0 if size >= 100 or size == int(size) else 1 if size >= 10 else 2
+    return 0 if size >= 100 or size == int(size) else 1 if size >= 10 or abs(size * 10 - round(size * 10)) < 1e-6 else 2
 
 
 def ceiling(value: float, unit: str) -> float:
@@ -100,21 +100,34 @@ def ceiling(value: float, unit: str) -> float:
     return next(step * power * base for step in (1, 1.5, 2, 3, 4, 5, 8, 10) if value / base <= step * power * 1.0000001)
 
 
-def gather(lines: Sequence[Line], most: int = COLOURS) -> list[Line]:
-    """The lines themselves, or, where nobody could tell them apart, the highest, the median and the lowest of each moment."""
+def gather(lines: Sequence[Line], parts: bool = False, most: int = COLOURS) -> list[Line]:
+    """The lines themselves. Where nobody could tell them apart: of `parts` of a whole the largest and the sum of the others; of things that stand
+    beside each other, such as nodes, the highest, the median and the lowest of each moment.
+    """
     ordered = sorted((line for line in lines if line.points), key=lambda line: _natural(line.label))
     if len(ordered) <= most:
         return ordered
-    moments: dict[float, list[float]] = {}
-    for line in ordered:
-        for at, value in line.points:
-            moments.setdefault(at, []).append(value)
+    if parts:
+        by_size = sorted(ordered, key=lambda line: -sum(value for _, value in line.points))
+        largest = {line.label for line in by_size[: most - 1]}
+        others = _moments([line for line in ordered if line.label not in largest])
+        return [line for line in ordered if line.label in largest] + [Line("others", tuple((at, sum(others[at])) for at in sorted(others)))]
+    moments = _moments(ordered)
     kinds: tuple[tuple[str, Callable[[list[float]], float]], ...] = (
         ("highest", max),
         (f"median of {len(ordered)}", lambda values: sorted(values)[len(values) // 2]),
         ("lowest", min),
     )
     return [Line(label, tuple((at, pick(moments[at])) for at in sorted(moments))) for label, pick in kinds]
+
+
+def _moments(lines: Sequence[Line]) -> dict[float, list[float]]:
+    """The values of all lines, by time."""
+    moments: dict[float, list[float]] = {}
+    for line in lines:
+        for at, value in line.points:
+            moments.setdefault(at, []).append(value)
+    return moments
 
 
 def _natural(text: str) -> tuple[str, int, str]:
@@ -132,15 +145,16 @@ def lines_of(series: Sequence[Series], label: Callable[[Series], str]) -> list[L
     return [Line(label(one), one.points) for one in series]
 
 
-def draw(
-    title: str, lines: Sequence[Line], start: float, end: float, step: float, unit: str = "", bars: bool = False, top: float | None = None
-) -> Drawn | None:
-    """A chart of the time from `start` to `end`; None when there is nothing to draw. `step` is the time between two points."""
-    shown = gather([Line(line.label, tuple((at, value) for at, value in line.points if start <= at <= end)) for line in lines])
+def draw(title: str, lines: Sequence[Line], start: float, end: float, step: float, unit: str = "", bars: bool = False, parts: bool = False) -> Drawn | None:
+    """A chart of the time from `start` to `end`; None when there is nothing to draw. `step` is the time between two points.
+
+    Lines are `parts` of a whole, or things that stand beside each other (see `gather`).
+    """
+    shown = gather([Line(line.label, tuple((at, value) for at, value in line.points if start <= at <= end)) for line in lines], parts)
     if not shown or end <= start:
         return None
     lowest = min(0.0, min(value for line in shown for _, value in line.points))
-    upper = top if top is not None else ceiling(max(value for line in shown for _, value in line.points), unit)
+    upper = ceiling(max(value for line in shown for _, value in line.points), unit)
     extent = (upper - lowest) or 1.0
 
     def x(at: float) -> float:
@@ -149,22 +163,22 @@ def draw(
     def y(value: float) -> float:
         return HEIGHT - 2 - (min(value, upper) - lowest) / extent * (HEIGHT - 6)
 
-    parts = [f'<path class="grid" d="M0 {y(upper):.1f}H{WIDTH}M0 {y((upper + lowest) / 2):.1f}H{WIDTH}M0 {y(lowest):.1f}H{WIDTH}"/>']
+    pieces = [f'<path class="grid" d="M0 {y(upper):.1f}H{WIDTH}M0 {y((upper + lowest) / 2):.1f}H{WIDTH}M0 {y(lowest):.1f}H{WIDTH}"/>']
     for place, line in enumerate(shown):
         colour = place % COLOURS + 1
         if bars:
-            parts.append(f'<path class="bar c{colour}" d="{_bars(line, x, y, lowest, step, end, start)}"/>')
+            pieces.append(f'<path class="bar c{colour}" d="{_bars(line, x, y, lowest, step, end, start)}"/>')
             continue
         runs = _runs(line.points, step * 2.5)
         if len(shown) == 1:
-            parts.extend(f'<path class="area c{colour}" d="{_path(run, x, y)}V{y(lowest):.1f}H{x(run[0][0]):.1f}Z"/>' for run in runs if len(run) > 1)
-        parts.append(f'<path class="line c{colour}" d="{"".join(_path(run, x, y) for run in runs)}"/>')
-    parts.extend(_hover(shown, start, end, step, unit))
+            pieces.extend(f'<path class="area c{colour}" d="{_path(run, x, y)}V{y(lowest):.1f}H{x(run[0][0]):.1f}Z"/>' for run in runs if len(run) > 1)
+        pieces.append(f'<path class="line c{colour}" d="{"".join(_path(run, x, y) for run in runs)}"/>')
+    pieces.extend(_hover(shown, start, end, step, unit))
     legend = tuple(Legend(line.label, number(line.last, unit) if line.last is not None else "–", place % COLOURS + 1) for place, line in enumerate(shown))
     sentence = f"{title}, {clock(start)} to {clock(end)} UTC. Latest: " + ", ".join(f"{entry.label} {entry.value}" for entry in legend) + "."
     svg = Markup('<svg viewBox="0 0 {} {}" preserveAspectRatio="none" role="img" aria-label="{}">').format(WIDTH, HEIGHT, sentence)
     # Whatever came from outside went through Markup.format or escape; the rest are numbers.
-    svg += Markup("".join(parts)) + Markup("</svg>")
+    svg += Markup("".join(pieces)) + Markup("</svg>")
     times = tuple(clock(start + (end - start) * part / 4) for part in range(5))
     return Drawn(svg, number(upper, unit), number((upper + lowest) / 2, unit), times, legend, sentence)
 

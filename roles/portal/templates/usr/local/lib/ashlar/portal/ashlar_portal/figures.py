@@ -27,6 +27,7 @@ NODES = (
 # What tells of certificates of others has labels of its own: whose certificate it is comes as exported_component.
 CERTIFICATES = "bottomk by (component, exported_component, name) (1, ashlar_certificate_not_after_seconds)"
 FAILED_UNITS = 'node_systemd_unit_state{state="failed"} == 1'
+ACTIVE_UNITS = 'count by (name) (node_systemd_unit_state{state="active"} == 1)'
 SEVERITIES = ("critical", "warning", "info")
 LEVELS = ("emerg", "alert", "crit", "critical", "err", "error", "fatal", "panic")
 FIELDS = ("node", "component", "unit", "namespace", "pod", "container", "level", "stream")
@@ -171,6 +172,24 @@ def ranked(alerts: list[Alert]) -> list[Alert]:
     """The worst first, of those the newest first; the watchdog, which always fires, is none of them."""
     order = {name: place for place, name in enumerate(SEVERITIES)}
     return sorted((one for one in alerts if one.severity != "none"), key=lambda one: (order.get(one.severity, 9), -(one.since or 0), one.name, one.node))
+
+
+@dataclass(frozen=True)
+class Group:
+    """The same alert of several nodes: the first of them, and the nodes of all."""
+
+    alert: Alert
+    nodes: tuple[str, ...]
+
+
+def grouped(alerts: list[Alert]) -> list[Group]:
+    """Alerts that differ by their node only, as one."""
+    made: dict[tuple[str, ...], list[Alert]] = {}
+    for one in ranked(alerts):
+        # What else differs, a pod or a file system, is said in the summary.
+        words = one.summary.replace(one.node, "") if one.node else one.summary
+        made.setdefault((one.name, one.severity, one.component, words), []).append(one)
+    return [Group(listed[0], tuple(sorted({one.node for one in listed if one.node}))) for listed in made.values()]
 
 
 def log_lines(text: str) -> list[LogLine]:

@@ -19,7 +19,6 @@ class Question:
     unit: str = ""
     label: str = "node"
     needs: str = ""
-    top: float | None = None
 
 
 SITE = (

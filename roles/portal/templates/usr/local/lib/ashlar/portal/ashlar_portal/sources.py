@@ -69,7 +69,8 @@ class Replicas:
     ) -> None:
         self.name, self.urls, self.seconds = name, list(urls), seconds
         self._session, self._tls = session, tls
-        self._names = dict(names or {})
+        # Not a copy: names may change.
+        self._names = names if names is not None else {}
         self._headers = dict(headers or {})
 
     def _label(self, url: str) -> str:

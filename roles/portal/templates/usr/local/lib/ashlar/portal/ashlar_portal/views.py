@@ -7,6 +7,9 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime, timezone
 
+from markupsafe import Markup, escape
+
+from . import figures
 from .charts import number
 from .figures import Alert, Check, Sample
 from .model import Component, Node, Site
@@ -103,6 +106,7 @@ class Facts:
 
     up: Reading[list[Sample]] = field(default_factory=Reading)
     failed: Reading[list[Sample]] = field(default_factory=Reading)
+    active: Reading[list[Sample]] = field(default_factory=Reading)
     alerts: Reading[list[Alert]] = field(default_factory=Reading)
     checks: Reading[list[Check]] = field(default_factory=Reading)
 
@@ -171,6 +175,8 @@ def stone(component: Component, facts: Facts, answers: Mapping[str, Mapping[str,
             found.append(("ok", "answers on all nodes" if total > 1 else "answers"))
     elif component.metrics:
         found.append(("unknown", "no figures: Prometheus does not answer" if facts.up.reason else "no figures yet"))
+    elif component.units and total:
+        found.extend(_running(component, facts.active))
     for sample in facts.failed.value or [] if not facts.failed.reason else []:
         if sample.labels.get("name") in component.units and sample.labels.get("node") in component.nodes:
             found.append(("critical" if total == 1 else "warning", f"{sample.labels['name']} has failed on {sample.labels.get('node')}"))
@@ -180,7 +186,9 @@ def stone(component: Component, facts: Facts, answers: Mapping[str, Mapping[str,
         if bad:
             found.append(("critical" if len(bad) == total else "warning", f"Consul's checks fail on {_listed(bad)}"))
     mine = [alert for alert in facts.alerts.value or [] if alert.component == component.name and alert.severity in ("critical", "warning")]
-    found.extend((alert.severity, alert.summary) for alert in mine if not facts.alerts.reason)
+    if mine and not facts.alerts.reason:
+        first = figures.ranked(mine)[0]
+        found.append((first.severity, first.summary + (f" (and {len(mine) - 1} more)" if len(mine) > 1 else "")))
     if not found:
         found.append(("idle", "runs nothing of its own" if not component.service else "nobody measures it"))
     known = [one for one in found if one[0] != "ok"] or found
@@ -188,6 +196,32 @@ def stone(component: Component, facts: Facts, answers: Mapping[str, Mapping[str,
     well = sum(1 for node in component.nodes if up.get(node)) if up and not facts.up.reason else None
     nodes = f"{well} of {total}" if well is not None and well != total else str(total)
     return Stone(component.name, component.description, component.version, level, text, f"{nodes} node{'s' if total != 1 else ''}")
+
+
+def _running(component: Component, active: Reading[list[Sample]]) -> list[tuple[str, str]]:
+    """How a component without figures of its own is, by what systemd says of its units."""
+    if active.reason or not active.value:
+        return []
+    counts = {sample.labels.get("name", ""): int(sample.value) for sample in active.value}
+    known = [counts[unit] for unit in component.units if unit in counts]
+    total = len(component.nodes)
+    if not known:
+        return []
+    fewest = min(known)
+    return [("ok", "runs on all nodes") if fewest >= total else ("warning", f"runs on {fewest} of {total} nodes")]
+
+
+def soft(text: str) -> Markup:
+    """A name that may be broken behind its underscores and hyphens."""
+    return Markup(str(escape(text)).replace("_", "_<wbr>").replace("-", "-<wbr>"))
+
+
+def marked(text: str) -> Markup:
+    """A sentence with its `commands` marked as such."""
+    parts = text.split("`")
+    if len(parts) % 2 == 0:
+        return escape(text)
+    return Markup("").join(Markup("<code>{}</code>").format(part) if place % 2 else escape(part) for place, part in enumerate(parts))
 
 
 def wall(site: Site, facts: Facts) -> list[Course]:

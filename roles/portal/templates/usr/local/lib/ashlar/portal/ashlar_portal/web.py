@@ -63,6 +63,7 @@ class Portal:
         self.pages = jinja2.Environment(loader=jinja2.FileSystemLoader(HERE / "pages"), autoescape=True, undefined=jinja2.StrictUndefined, auto_reload=False)
         self.pages.trim_blocks = self.pages.lstrip_blocks = True
         self.pages.globals.update(ago=views.ago, moment=views.moment, machine_time=views.machine_time, ranges=list(views.RANGES), number=charts.number)
+        self.pages.filters.update(soft=views.soft, marked=views.marked)
         self.pages.filters["path"] = lambda text: quote(str(text), safe="")
         self.use(site)
 
@@ -295,7 +296,7 @@ class Portal:
         expiries = views.expiries(certificates, now)
         every = request.query.get("nodes") == "all"
         ordered = rows if len(rows) <= views.NODES_SHOWN else sorted(rows, key=lambda row: views.RANK[row.level])
-        alerts = figures.ranked(facts.alerts.value or [])
+        alerts = figures.grouped(facts.alerts.value or [])
         return self.page(
             request,
             "overview.html",
@@ -341,7 +342,7 @@ class Portal:
             for component in self.site.components
             if node.name in component.nodes and component.service
         ]
-        alerts = figures.ranked([alert for alert in facts.alerts.value or [] if alert.node == node.name])
+        alerts = figures.grouped([alert for alert in facts.alerts.value or [] if alert.node == node.name])
         return self.page(
             request,
             "node.html",
