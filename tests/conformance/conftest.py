@@ -15,9 +15,10 @@ from typing import Any
 import pytest
 
 from .support import plan as plans
+from .support.catalogue import Catalogue
 from .support.cluster import Cluster, Workload, condition, daemon_set, random_name, service
 from .support.nodes import Node, connect
-from .support.power import Power, switch
+from .support.power import BOOT, Power, reachable, switch
 from .support.waiting import at_once, until
 
 _plan = pytest.StashKey[plans.Plan]()
@@ -89,6 +90,25 @@ def cluster(plan: plans.Plan) -> Cluster:
     wanted = set(plan.on("kubernetes_node"))
     until(f"nodes {', '.join(sorted(wanted))} are ready", lambda: made.ready_nodes() >= wanted, 120)
     return made
+
+
+@pytest.fixture
+def whole(plan: plans.Plan, nodes: dict[str, Node], power: Power, request: pytest.FixtureRequest) -> Iterator[None]:
+    """Whatever a test has left: every node is on, and what keeps the site together is well before the next test begins."""
+    yield
+    for node in nodes.values():
+        if not reachable(node):
+            power.on(node)
+    at_once(lambda node: until(f"{node.name} answers by SSH", lambda: reachable(node), BOOT), nodes.values())
+    if plan.has("kubernetes_node"):
+        cluster: Cluster = request.getfixturevalue("cluster")
+        until("all nodes are ready", lambda: cluster.ready_nodes() >= set(plan.on("kubernetes_node")), BOOT)
+        api = plan.on("kubernetes_control")
+        at_once(lambda name: until(f"the API server of {name} is ready", lambda: cluster.ask(name, "GET", "/readyz")[1] == "ok", 60), api)
+    if plan.has("consul"):
+        catalogue, asking = Catalogue(plan), [nodes[name] for name in plan.on("consul")]
+        until("there is a leader that every agent knows", lambda: len(set(at_once(catalogue.leader, asking)) - {""}) == 1, BOOT)
+        until("all servers of the catalogue are well", lambda: catalogue.get(asking[0], "/v1/operator/autopilot/health")["Healthy"], BOOT)
 
 
 @pytest.fixture(scope="session")

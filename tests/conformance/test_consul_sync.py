@@ -24,27 +24,6 @@ ROUNDS = 40
 SLICES = "/apis/discovery.k8s.io/v1/namespaces/{namespace}/endpointslices"
 LEASE = "/apis/coordination.k8s.io/v1/namespaces/kube-system/leases/ashlar-consul-sync"
 
-# Asks the agent of a node again and again until a name has (or has not) an address; prints the node's time of that, null when it never was.
-WATCH = r"""
-import json, random, socket, struct, sys, time
-name, address, wanted, seconds = json.loads(sys.argv[1])
-question = b"".join(bytes([len(part)]) + part.encode() for part in name.split(".")) + b"\0\0\1\0\1"
-end, at = time.time() + seconds, None
-while time.time() < end:
-    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as connection:
-        connection.settimeout(1)
-        try:
-            connection.sendto(struct.pack(">6H", random.randrange(65536), 0x0100, 1, 0, 0, 0) + question, ("127.0.0.1", 8600))
-            data = connection.recv(4096)
-        except OSError:
-            continue
-    if data[3] & 15 in (0, 3) and (socket.inet_aton(address) in data[12 + len(question):]) == wanted:
-        at = time.time()
-        break
-    time.sleep(0.002)
-print(json.dumps(at))
-"""
-
 
 @pytest.fixture(scope="module")
 def catalogue(plan: Plan) -> Catalogue:
@@ -159,9 +138,9 @@ def test_an_endpoint_is_in_the_names_of_all_nodes_at_once(
                 time.sleep(0.5)
                 move(workload, name, [address])
                 return time.time()
-            at = node.python(WATCH, catalogue.name(named(workload, name)), address, True, 10, seconds=20)
+            at = catalogue.appears_at_agent(node, named(workload, name), address)
             assert at is not None, f"{node.name} does not know {address}"
-            return float(at) - ahead[node.name]
+            return at - ahead[node.name]
 
         # The API's answer comes after the endpoint is there for all who watch, so a time may be below nothing.
         start, *seen = at_once(work, [None, *asking])

@@ -13,38 +13,21 @@ import pytest
 from .support.cluster import Cluster, Workload, condition, random_name
 from .support.nodes import Node
 from .support.plan import Plan
-from .support.power import Power
+from .support.power import BOOT, Power, reachable
 from .support.waiting import at_once, holds, until
 from .test_key_value import etcdctl
 
 pytestmark = [pytest.mark.disruptive, pytest.mark.needs("kubernetes_control"), pytest.mark.needs("etcd")]
 
-# Seconds. Of a machine that boots, not of a container: local nodes need a tenth of the first.
-BOOT = 180
-# An election and the balancers' checks.
+# Seconds: an election and the balancers' checks.
 FAILOVER = 20
 
 
 @pytest.fixture(autouse=True)
-def whole_again(nodes: dict[str, Node], power: Power, plan: Plan, cluster: Cluster) -> Iterator[None]:
-    """Whatever a test has left: every node is on and ready before the next begins."""
+def several(plan: Plan, whole: None) -> None:
+    """There is something to fall back on, and what a test has left is made whole."""
     if len(plan.on("etcd")) < 3:
         pytest.skip("a site with fewer than three control nodes has nothing to fall back on")
-    yield
-    for node in nodes.values():
-        if not reachable(node):
-            power.on(node)
-    at_once(lambda node: until(f"{node.name} answers by SSH", lambda: reachable(node), BOOT), nodes.values())
-    until("all nodes are ready", lambda: cluster.ready_nodes() >= set(plan.on("kubernetes_node")), BOOT)
-    at_once(lambda name: until(f"the API server of {name} is ready", lambda: cluster.ask(name, "GET", "/readyz")[1] == "ok", 60), plan.on("kubernetes_control"))
-
-
-def reachable(node: Node) -> bool:
-    try:
-        return node.ask("true", 5).code == 0
-    except RuntimeError:
-        node.disconnect()
-        return False
 
 
 def balanced(node: Node) -> bool:

@@ -4,27 +4,23 @@
 from __future__ import annotations
 
 import asyncio
-import json
-import ssl
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
+from functools import partial
 from pathlib import Path
-from typing import Any
 
 import pytest
 
-from .support.catalogue import Catalogue
-from .support.cluster import Object, Workload, random_name
-from .support.load import Connection, Load
+from .support.catalogue import CLIENT, Catalogue
+from .support.cluster import Workload, random_name
+from .support.edge import Routes, pods, scale, steady, straight, who
+from .support.load import Connection
 from .support.nodes import Node
-from .support.plan import Plan
+from .support.plan import Plan, converge
 from .support.power import Power
 from .support.waiting import at_once, until
 
 pytestmark = pytest.mark.needs("haproxy", "consul", "orchestrator")
-
-SYNTHETIC = "conformance-edge"
-
 
 @pytest.fixture(scope="module")
 def domain(plan: Plan) -> str:
@@ -36,54 +32,11 @@ def edges(plan: Plan, nodes: dict[str, Node]) -> list[Node]:
     return [nodes[name] for name in plan.on("haproxy")]
 
 
-class Routes:
-    """Registers instances that ask for routes, and asks edges as a client of theirs."""
-
-    def __init__(self, plan: Plan, catalogue: Catalogue, node: Node) -> None:
-        self.plan, self.catalogue, self.node = plan, catalogue, node
-        self.trusted = ssl.create_default_context(cafile=str(Path(plan.credentials) / "authorities" / "site" / "ca.crt"))
-        self.made: set[str] = set()
-
-    def add(self, name: str, address: str, port: int = 8080, **meta: str) -> str:
-        instance = f"{name[:60]}-{address}-{port}"
-        texts = {key.replace("_", "-"): value for key, value in meta.items()}
-        body = {"ID": instance, "Service": name, "Address": address, "Port": port, "Meta": texts}
-        self.catalogue.put(self.node, "/v1/catalog/register", {"Node": SYNTHETIC, "Address": "127.0.0.1", "Service": body})
-        self.made.add(instance)
-        return instance
-
-    def remove(self, instance: str) -> None:
-        self.catalogue.put(self.node, "/v1/catalog/deregister", {"Node": SYNTHETIC, "ServiceID": instance})
-        self.made.discard(instance)
-
-    def ask(self, edge: Node, host: str, path: str = "/", **options: Any) -> Any:
-        async def once() -> Any:
-            connection = Connection(443, host, address=edge.address, context=self.trusted)
-            try:
-                return await asyncio.wait_for(connection.ask(path, **options), 10)
-            finally:
-                connection.close()
-
-        return asyncio.run(once())
-
-    def answers(self, edge: Node, host: str, path: str = "/", status: int = 200) -> bool:
-        return bool(self.ask(edge, host, path).status == status)
-
-    def status(self, edge: Node) -> dict[str, Any]:
-        return dict(json.loads(edge.run("cat /run/ashlar-edge/status.json")))
-
-
 @pytest.fixture
 def routes(plan: Plan, nodes: dict[str, Node]) -> Iterator[Routes]:
     made = Routes(plan, Catalogue(plan), nodes[plan.on("consul")[0]])
     yield made
-    for instance in sorted(made.made):
-        made.remove(instance)
-    made.catalogue.call(made.node, "PUT", "/v1/catalog/deregister", {"Node": SYNTHETIC})
-
-
-def pods(workload: Workload) -> list[str]:
-    return [str(pod["status"]["podIP"]) for pod in workload.pods.values()]
+    made.clear()
 
 
 def test_a_name_is_served_by_every_edge_with_the_sites_certificate(
@@ -107,7 +60,7 @@ def test_paths_divide_a_host_and_other_names_are_not_there(routes: Routes, workl
     first, *_, last = pods(workload)
     routes.add(random_name("root"), first, route_host=host)
     routes.add(random_name("cgi"), last, route_host=host, route_path="/cgi-bin")
-    by_address = {str(pod["status"]["podIP"]): str(pod["metadata"]["name"]) for pod in workload.pods.values()}
+    by_address = who(workload)
     for edge in edges:
         until(f"{edge.name} serves {host}", lambda edge=edge: routes.answers(edge, host, "/cgi-bin/who"), 10, 0.1)
         assert routes.ask(edge, host).body.decode().split()[0] == by_address[first]
@@ -119,7 +72,7 @@ def test_an_instance_that_is_taken_away_is_not_asked_any_more(routes: Routes, wo
     name = random_name("leaving")
     host = f"{name}.{domain}"
     instances = {address: routes.add(name, address, route_host=host) for address in pods(workload)}
-    by_address = {str(pod["status"]["podIP"]): str(pod["metadata"]["name"]) for pod in workload.pods.values()}
+    by_address = who(workload)
     gone = min(instances)
     for edge in edges:
         until("every instance is asked", lambda edge=edge: len({routes.ask(edge, host).body for _ in range(20)}) == len(instances), 20)
@@ -192,6 +145,41 @@ def test_where_a_login_is_asked_for_the_sites_own_passes(
         assert password not in edge.run("grep -rs '^  user' /etc/haproxy /var/lib/ashlar-edge || true")
 
 
+def test_who_tries_passwords_is_stopped(routes: Routes, workload: Workload, edges: list[Node], domain: str, plan: Plan) -> None:
+    name, edge = random_name("guessed"), edges[0]
+    allowed = int(plan.option("haproxy", "haproxy_wrong_logins_per_minute"))
+    routes.add(name, pods(workload)[0], route_host=f"{name}.{domain}", route_login="true")
+    until("a stranger is asked for a login", lambda: routes.answers(edge, f"{name}.{domain}", status=401), 10, 0.1)
+    try:
+        answers = [routes.ask(edge, f"{name}.{domain}", headers={"Authorization": "Basic YWRtaW46YWRtaW4="}) for _ in range(allowed + 5)]
+        assert [answer.status for answer in answers[:allowed]] == [401] * allowed
+        assert (answers[-1].status, answers[-1].headers["retry-after"]) == (429, "60")
+    finally:
+        edge.python(COMMAND, "/run/haproxy/admin.sock", "clear table clients")
+
+
+COMMAND = r"""
+import json, socket, sys
+path, command = json.loads(sys.argv[1])
+with socket.socket(socket.AF_UNIX) as connection:
+    connection.connect(path)
+    connection.sendall(command.encode() + b"\n")
+    print(json.dumps(connection.recv(65536).decode()))
+"""
+
+
+def test_what_the_sites_own_components_serve_is_reached_by_its_name(routes: Routes, edges: list[Node], plan: Plan) -> None:
+    ports = [port for machine in plan.machines.values() for port in machine.ports if "route" in port]
+    if not ports:
+        pytest.skip("no component of this site has a route in its manifest")
+    for port in ports:
+        host = port["route"]["host"].replace("{{ site_domain }}", str(plan.shared["site_domain"])).split(",")[0]
+        for edge in edges:
+            path = port["route"].get("path", "/")
+            look = partial(routes.ask, edge, host, path)
+            until(f"{edge.name} leads {host}{path} to {port['component']}", lambda look=look: look().status < 500, 20)
+
+
 def test_figures_are_for_who_shows_a_certificate(edges: list[Node]) -> None:
     for edge in edges:
         url = f"https://{edge.address}:8404/metrics"
@@ -200,35 +188,12 @@ def test_figures_are_for_who_shows_a_certificate(edges: list[Node]) -> None:
         assert edge.ask(f"curl -sS --cacert {ca} {url}").code != 0
 
 
-def steady(edge: Node, host: str, work: Callable[[], None], rate: int = 200) -> Load:
-    """What a load has met while something was done, and one second more."""
-
-    async def run() -> Load:
-        load, done = Load(443, host, rate, address=edge.address), asyncio.Event()
-        task = asyncio.create_task(load.run(300, done))
-        await asyncio.sleep(1)
-        try:
-            await asyncio.get_running_loop().run_in_executor(None, work)
-            await asyncio.sleep(1)
-        finally:
-            done.set()
-            await task
-        return load
-
-    return asyncio.run(run())
-
-
 @pytest.fixture
 def scaled(workload: Workload) -> Iterator[str]:
     name = random_name("scaled")
     workload.deployment(name, 3)
     yield name
     workload.remove(name)
-
-
-def scale(workload: Workload, name: str, count: int) -> list[Object]:
-    workload.cluster.patch(workload.path("Deployment", name), {"spec": {"replicas": count}})
-    return workload.running(name, count, 120)
 
 
 def test_nothing_is_lost_while_instances_come_go_and_die_and_routes_change(
@@ -272,26 +237,8 @@ def test_latency_beside_a_pod_asked_directly(routes: Routes, workload: Workload,
     routes.add(name, pods(workload)[0], route_host=f"{name}.{domain}")
     until("it is served", lambda: routes.answers(edges[0], f"{name}.{domain}"), 10, 0.1)
     through = steady(edges[0], f"{name}.{domain}", lambda: time.sleep(8))
-    straight = edges[0].python(STRAIGHT, pods(workload)[0], 8080, 200, 8, seconds=40)
-    print(f"through the edge: {through.text()}; a pod from the edge's host: p50 {straight[0]:.1f} ms, p99 {straight[1]:.1f} ms")
+    print(f"through the edge: {through.text()}; {straight(edges[0], pods(workload)[0], seconds=8)}")
     assert through.failures == []
-
-
-STRAIGHT = r"""
-import http.client, json, sys, time
-address, port, rate, seconds = json.loads(sys.argv[1])
-taken, start = [], time.monotonic()
-for number in range(int(rate * seconds)):
-    time.sleep(max(0, start + number / rate - time.monotonic()))
-    began = time.monotonic()
-    connection = http.client.HTTPConnection(address, port, timeout=5)
-    connection.request("GET", "/")
-    connection.getresponse().read()
-    connection.close()
-    taken.append((time.monotonic() - began) * 1000)
-taken.sort()
-print(json.dumps([taken[len(taken) // 2], taken[int(len(taken) * 0.99)]]))
-"""
 
 
 @pytest.mark.needs("consul_sync")
@@ -330,6 +277,121 @@ def test_the_edge_serves_what_it_knows_while_the_catalogue_is_away(
     other = random_name("later")
     until("the catalogue is writable again", lambda: routes.add(other, pods(workload)[0], route_host=f"{other}.{domain}"), 60)
     until(f"{edge.name} follows again", lambda: routes.answers(edge, f"{other}.{domain}"), 60)
+
+
+@pytest.mark.disruptive
+def test_nothing_is_lost_while_a_node_with_an_instance_is_off(
+    whole: None, routes: Routes, workload: Workload, edges: list[Node], nodes: dict[str, Node], domain: str, power: Power, plan: Plan
+) -> None:
+    """Without a word, as in a power cut: what was under way there is asked of another instance."""
+    edge = edges[0]
+    gone = next((node for name, node in reversed(nodes.items()) if name in workload.pods and node not in (edge, routes.node)), None)
+    if gone is None:
+        pytest.skip("every instance is on a node that the load needs")
+    name = random_name("survives")
+    host = f"{name}.{domain}"
+    addresses = pods(workload)
+    for address in addresses:
+        routes.add(name, address, route_host=host)
+    until(f"{edge.name} serves {host}", lambda: routes.answers(edge, host), 10, 0.1)
+    beside = straight(edge, addresses[0])
+
+    def work() -> None:
+        power.off(gone)
+        time.sleep(15)
+
+    load = steady(edge, host, work)
+    print(f"{gone.name} off: through the edge: {load.text()}; {beside}")
+    assert len(load.answered) == len(addresses), "the instance that went was asked before"
+    assert load.failures == []
+
+
+@pytest.mark.disruptive
+def test_nothing_is_lost_while_the_catalogue_loses_its_leader(
+    whole: None, routes: Routes, workload: Workload, edges: list[Node], nodes: dict[str, Node], domain: str
+) -> None:
+    """It is killed and stays away for a while: the edges go on, and follow as soon as there is another leader."""
+    catalogue = routes.catalogue
+    leader = next(node for node in nodes.values() if node.address == catalogue.leader(routes.node))
+    if len(catalogue.servers(routes.node)) < 3:
+        pytest.skip("with one server there is no other leader")
+    routes.node = next(node for node in nodes.values() if node is not leader)
+    following = [edge for edge in edges if edge is not leader]
+    name, later = random_name("leaderless"), random_name("later")
+    host, addresses = f"{name}.{domain}", pods(workload)
+    for address in addresses:
+        routes.add(name, address, route_host=host)
+    for edge in edges:
+        until(f"{edge.name} serves {host}", lambda edge=edge: routes.answers(edge, host), 10, 0.1)
+    beside = straight(edges[0], addresses[0])
+    took: list[float] = []
+
+    def work() -> None:
+        leader.run("systemctl kill --signal=KILL consul; systemctl stop consul")
+        start = time.monotonic()
+        try:
+            until("the catalogue takes writes", lambda: routes.add(later, addresses[0], route_host=f"{later}.{domain}"), 30, 0.1)
+            took.append(time.monotonic() - start)
+            for edge in following:
+                until(f"{edge.name} follows the new leader", lambda edge=edge: routes.answers(edge, f"{later}.{domain}"), 30, 0.1)
+            took.append(time.monotonic() - start)
+            time.sleep(2)
+        finally:
+            leader.run("systemctl start --no-block consul")
+        for edge in edges:
+            until(f"{edge.name} follows again", lambda edge=edge: routes.answers(edge, f"{later}.{domain}"), 60)
+
+    load = steady(edges[0], host, work)
+    print(f"leader {leader.name} killed: writes after {took[0]:.1f} s, edges follow after {took[1]:.1f} s; through the edge: {load.text()}; {beside}")
+    assert load.failures == []
+
+
+SHOWN = r"""
+import hashlib, json, socket, ssl, sys
+address, port, name, pair = json.loads(sys.argv[1])
+context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+context.check_hostname, context.verify_mode = False, ssl.CERT_NONE
+if pair:
+    context.load_cert_chain(*pair)
+with socket.create_connection((address, port), 5) as plain, context.wrap_socket(plain, server_hostname=name) as connection:
+    print(json.dumps(hashlib.sha256(connection.getpeercert(binary_form=True)).hexdigest()))
+"""
+
+
+@pytest.mark.disruptive
+def test_nothing_is_lost_while_certificates_rotate(
+    whole: None, routes: Routes, workload: Workload, edges: list[Node], nodes: dict[str, Node], domain: str, plan: Plan, tmp_path: Path
+) -> None:
+    """All keys and certificates of discovery and of the edge are made anew, and everybody is told."""
+    parts = [name for name in ("consul", "consul_sync", "haproxy", "haproxy_ingress") if plan.has(name)]
+    name = random_name("rotated")
+    host, addresses = f"{name}.{domain}", pods(workload)
+    for address in addresses:
+        routes.add(name, address, route_host=host)
+    for edge in edges:
+        until(f"{edge.name} serves {host}", lambda edge=edge: routes.answers(edge, host), 10, 0.1)
+    beside = straight(edges[0], addresses[0])
+
+    def shown() -> list[str]:
+        agents = [nodes[one].python(SHOWN, "127.0.0.1", 8501, "localhost", CLIENT) for one in plan.on("consul")]
+        return agents + [edge.python(SHOWN, edge.address, 443, host, None) for edge in edges]
+
+    before = shown()
+    folders = " ".join(f"/etc/ashlar/pki/{part}/*.crt /etc/ashlar/pki/{part}/*.key" for part in parts)
+
+    def work() -> None:
+        at_once(lambda node: node.run(f"rm -f {folders}"), nodes.values())
+        converge(plan, ["certificates", *parts], tmp_path)
+        time.sleep(2)
+
+    load = steady(edges[0], host, work)
+    print(f"certificates of {', '.join(parts)} made anew: through the edge: {load.text()}; {beside}")
+    until("every agent and edge shows another certificate", lambda: all(old != new for old, new in zip(before, shown(), strict=True)), 20)
+    assert load.failures == []
+    later = random_name("later")
+    routes.add(later, addresses[0], route_host=f"{later}.{domain}")
+    for edge in edges:
+        until(f"{edge.name} still follows", lambda edge=edge: routes.answers(edge, f"{later}.{domain}"), 20, 0.1)
 
 
 @pytest.mark.disruptive

@@ -29,24 +29,24 @@ except Exception as error:
 print(json.dumps(dict(zip(("status", "body", "error", "at"), reply + (time.time(),)))))
 """
 
-# Asks a name server again and again until a name has (or has not) an address; prints when that was, and how often nothing came.
+# Asks a name server again and again until a name has (or has not) an address; prints when that was, null when it never was.
 WATCH = r"""
 import json, random, socket, struct, sys, time
-server, name, address, wanted, seconds = json.loads(sys.argv[1])
+server, port, name, address, wanted, seconds, pause = json.loads(sys.argv[1])
 question = b"".join(bytes([len(part)]) + part.encode() for part in name.split(".")) + b"\0\0\1\0\1"
 end, at = time.time() + seconds, None
 while time.time() < end:
     with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as connection:
         connection.settimeout(1)
         try:
-            connection.sendto(struct.pack(">6H", random.randrange(65536), 0x0100, 1, 0, 0, 0) + question, (server, 53))
+            connection.sendto(struct.pack(">6H", random.randrange(65536), 0x0100, 1, 0, 0, 0) + question, (server, port))
             data = connection.recv(4096)
         except OSError:
             continue
     if data[3] & 15 in (0, 3) and (socket.inet_aton(address) in data[12 + len(question):]) == wanted:
         at = time.time()
         break
-    time.sleep(0.02)
+    time.sleep(pause)
 print(json.dumps(at))
 """
 
@@ -127,14 +127,18 @@ class Catalogue:
 
     def appears(self, node: Node, server: str, service: str, address: str, seconds: float = 10) -> float | None:
         """The node's time when its name server first gave the address; None: it did not."""
-        return self._watch(node, server, service, address, True, seconds)
+        return self._watch(node, (server, 53), service, address, True, seconds)
+
+    def appears_at_agent(self, node: Node, service: str, address: str, seconds: float = 10) -> float | None:
+        """The same of the node's own agent, which is asked as often as it takes to see milliseconds."""
+        return self._watch(node, ("127.0.0.1", 8600), service, address, True, seconds, 0.002)
 
     def disappears(self, node: Node, server: str, service: str, address: str, seconds: float = 10) -> float | None:
         """The node's time when its name server first did not give the address any more; None: it went on."""
-        return self._watch(node, server, service, address, False, seconds)
+        return self._watch(node, (server, 53), service, address, False, seconds)
 
-    def _watch(self, node: Node, server: str, service: str, address: str, wanted: bool, seconds: float) -> float | None:
-        at = node.python(WATCH, server, self.name(service), address, wanted, seconds, seconds=int(seconds) + 10)
+    def _watch(self, node: Node, server: tuple[str, int], service: str, address: str, wanted: bool, seconds: float, pause: float = 0.02) -> float | None:
+        at = node.python(WATCH, *server, self.name(service), address, wanted, seconds, pause, seconds=int(seconds) + 10)
         return None if at is None else float(at)
 
     def steady(self, node: Node, server: str, service: str, address: str, seconds: float) -> tuple[dict[str, int], float]:

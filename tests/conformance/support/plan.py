@@ -135,3 +135,14 @@ def read(inventory: str) -> Plan:
     if not machines:
         raise PlanError(f"{path}: no host has node_components; is there a 20-stack.yml for the ashlar.stack.stack plugin?")
     return Plan(path, machines)
+
+
+def converge(plan: Plan, roles: list[str], folder: Path, seconds: int = 300) -> str:
+    """Runs roles of these names on their nodes, in this order; what the run said. An AssertionError when it fails."""
+    playbook = folder / "converge.yml"
+    playbook.write_text(yaml.safe_dump([{"name": role, "hosts": role, "roles": [f"ashlar.stack.{role}"]} for role in roles]))
+    command = [str(Path(sys.executable).parent / "ansible-playbook"), "-i", str(plan.inventory), str(playbook)]
+    environment = {**os.environ, "ANSIBLE_CONFIG": str(ROOT / "ansible.cfg")}
+    done = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True, timeout=seconds, check=False)
+    assert done.returncode == 0, f"{', '.join(roles)}: {done.stdout[-3000:]} {done.stderr[-1000:]}"
+    return done.stdout
