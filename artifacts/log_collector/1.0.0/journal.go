@@ -140,14 +140,28 @@ func general(unit string) string {
 
 func (e *entry) head(node nodeSettings) []byte {
 	key := e.key()
-	component := node.Units[key]
+	component := node.component(e.label())
 	if component == "" {
-		component = node.Units[e.label()]
+		component = node.component(key)
 	}
 	if component == "" {
 		component = key
 	}
 	return field(node.head(), "component", component)
+}
+
+// component is whose unit it is; x-y.timer is that of x.service, if it is nobody's else.
+func (n nodeSettings) component(unit string) string {
+	at := strings.LastIndexByte(unit, '.')
+	for found := n.Units[unit]; at > 0; at = strings.LastIndexByte(unit[:at], '-') {
+		if found == "" {
+			found = n.Units[unit[:at]+".service"]
+		}
+		if found != "" {
+			return found
+		}
+	}
+	return ""
 }
 
 // readEntry reads one entry of the journal's export format, systemd.io/JOURNAL_EXPORT_FORMATS. Of a message longer than most the beginning is kept.

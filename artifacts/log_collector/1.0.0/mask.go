@@ -24,7 +24,8 @@ type maskSettings struct {
 	Replacement string `json:"replacement"` // ${1} is the first group
 }
 
-const value = `(\\*"(?:[^"\\]|\\+[^"\\])*\\*"|'[^']*'|[^\s"',;&}\])]+)`
+// value is a text in quotes, which may be quoted themselves, or a word.
+const value = `(?:\\+"[^"]*\\+"|"(?:[^"\\]|\\.)*(?:"|$)|'[^']*(?:'|$)|[^\s"',;&}\])\\]+)`
 
 // builtin are the secrets that any program may print.
 var builtin = []mask{
