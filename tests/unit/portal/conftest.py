@@ -11,6 +11,7 @@ from contextlib import asynccontextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
+from urllib.parse import urlencode
 
 import aiohttp
 from aiohttp import web
@@ -92,6 +93,9 @@ class Running:
 
     async def get(self, path: str, **headers: str) -> tuple[int, str, Any]:
         return await self._ask("GET", path, None, headers)
+
+    async def session_get(self, path: str, parameters: dict[str, str]) -> tuple[int, str, Any]:
+        return await self.get(f"{path}?{urlencode(parameters)}")
 
     async def post(self, path: str, form: dict[str, str], **headers: str) -> tuple[int, str, Any]:
         return await self._ask("POST", path, form, headers)

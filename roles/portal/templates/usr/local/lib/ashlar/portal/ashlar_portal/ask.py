@@ -75,7 +75,7 @@ class Upstreams:
 
         self.prometheus = replicas("Prometheus", settings.prometheus)
         self.alertmanager = replicas("Alertmanager", settings.alertmanager)
-        self.logs = replicas("The log store", settings.logs)
+        self.logs = replicas("the log store", settings.logs)
         url = settings.consul.get("url")
         token = {"X-Consul-Token": secrets.consul_token} if secrets.consul_token else {}
         self.consul = Replicas("Consul", [url] if url else [], session, consul_tls, settings.timeout_seconds, self.names, token)

@@ -198,6 +198,8 @@ def log_lines(text: str) -> list[LogLine]:
     for raw in lines(text):
         if not isinstance(raw, dict):
             raise ValueError("no object")
+        if "_time" not in raw:
+            raise ValueError("no line of a log")
         field = {str(key): str(value) for key, value in raw.items()}
         source = "/".join(part for part in (field.get("namespace"), field.get("pod"), field.get("container")) if part)
         made.append(

@@ -101,7 +101,7 @@ class Replicas:
         :raises SourceError: when no replica gives one in time; it names each with its reason.
         """
         if not self.urls:
-            raise SourceError(f"this site has no {self.name}")
+            raise SourceError(f"This site has no {self.name.removeprefix('the ')}")
         waiting = list(self.urls)
         running: dict[asyncio.Task[T], str] = {}
         reasons: dict[str, str] = {}
@@ -131,7 +131,7 @@ class Replicas:
         for url in self.urls:
             reasons.setdefault(url, f"no answer within {self.seconds:g} s")
         said = "; ".join(f"{self._label(url)}: {reason}" for url, reason in sorted(reasons.items()))
-        raise SourceError(f"{self.name} does not answer ({said})")
+        raise SourceError(f"{self.name[0].upper()}{self.name[1:]} does not answer ({said})")
 
 
 class Memory:

@@ -10,6 +10,7 @@ import math
 import secrets as random
 import time
 from collections.abc import Awaitable, Callable
+from contextvars import ContextVar
 from pathlib import Path
 from typing import Any
 from urllib.parse import quote, urlencode
@@ -25,6 +26,8 @@ from .model import Secrets, Settings, Site
 Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
 HERE = Path(__file__).parent
 LOG = logging.getLogger("portal")
+# Whose request is answered.
+WHO: ContextVar[login.Session | None] = ContextVar("who", default=None)
 SESSION, KNOWN, FORM = "__Host-portal", "__Host-portal-known", "__Host-portal-form"
 KNOWN_SECONDS = 90 * 86400
 VERIFYING_MOST = 8
@@ -94,7 +97,7 @@ class Portal:
         session = self.keyring.who(request.cookies.get(SESSION, ""), self.clock())
         if session is not None and session.identity in self.ended:
             session = None
-        request["session"] = session
+        WHO.set(session)
         try:
             if session is None and request.path not in FOR_ALL:
                 answer = self.to_login(request)
@@ -123,7 +126,7 @@ class Portal:
 
     def page(self, request: web.Request, template: str, status: int = 200, **values: Any) -> web.Response:
         """A page, or its changing part alone where the portal's script asks for that."""
-        session = request["session"]
+        session = WHO.get()
         binding = session.identity if session else ""
         text = self.pages.get_template(template).render(
             site=self.site,
@@ -140,7 +143,7 @@ class Portal:
 
     def message(self, request: web.Request, status: int, text: str) -> web.Response:
         """A sentence instead of a page."""
-        if request["session"] is None:
+        if WHO.get() is None:
             return web.Response(status=status, text=text + "\n")
         return self.page(request, "message.html", status, title=text, text="")
 
@@ -159,7 +162,7 @@ class Portal:
 
     async def login_page(self, request: web.Request) -> web.StreamResponse:
         target = login.inside(request.query.get("next", "/"))
-        if request["session"] is not None:
+        if WHO.get() is not None:
             return web.Response(status=303, headers={"Location": target})
         return self._login_page(request, 200, target)
 
@@ -229,7 +232,8 @@ class Portal:
     # For who has logged in
 
     async def log_out(self, request: web.Request) -> web.StreamResponse:
-        session: login.Session = request["session"]
+        session = WHO.get()
+        assert session is not None
         form = await request.post()
         if not self._same_origin(request) or not self.keyring.form_is_ours(session.identity, str(form.get("token", ""))):
             return self.message(request, 403, "This form was not ours. Open the portal anew and log out there.")
