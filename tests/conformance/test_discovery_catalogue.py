@@ -238,17 +238,20 @@ def test_pods_ask_the_catalogue_for_names_and_reach_nothing_else_of_it(
     workload: Workload, plan: Plan, catalogue: Catalogue, nodes: dict[str, Node], server: str
 ) -> None:
     service, addresses = sorted(wanted_services(plan).items())[0]
-    for name in workload.pods:
+
+    def tries(name: str) -> None:
         found = workload.shell(name, f"nslookup {catalogue.name(service)}. | tail -n +3")
         assert all(address in found for address in addresses), (name, found)
         # Of its own node by every address that the node has, those of its bridges and of its name server among them.
         own = nodes[name].run("ip -4 -o address show | awk '{print $4}' | cut -d/ -f1").split()
         there = sorted({*own, *(machine.address for machine in plan.machines.values())})
         assert server in there
-        tried = "nc -w 1 $address $port </dev/null >/dev/null 2>&1 && echo $address:$port"
-        each = f"for address in {' '.join(there)}; do for port in 8300 8301 8500 8501 8502 8503 8600; do {tried}; done; done; true"
-        reached = workload.shell(name, each, 120).split()
+        tried = "(nc -w 2 $address $port </dev/null >/dev/null 2>&1 && echo $address:$port) &"
+        each = f"for address in {' '.join(there)}; do for port in 8300 8301 8500 8501 8502 8503 8600; do {tried} done; wait; done"
+        reached = workload.shell(name, each, 60).split()
         assert not reached, f"the pod on {name} reaches {reached}"
+
+    at_once(tries, workload.pods)
 
 
 def test_the_host_still_resolves_names_while_its_name_server_is_down(every: list[Node], catalogue: Catalogue, plan: Plan) -> None:
