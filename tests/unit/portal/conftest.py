@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import asyncio
 import hashlib
+import ssl
 import sys
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
@@ -21,11 +22,13 @@ ROLE = ROOT / "roles" / "portal"
 sys.path.insert(0, str(ROOT / "tests"))
 sys.path.insert(0, str(ROLE / "templates/usr/local/lib/ashlar/portal"))
 
-from ashlar_portal import ask, login, model  # noqa: E402
+from ashlar_portal import ask, charts, figures, login, model, questions, views  # noqa: E402
+from ashlar_portal.sources import Reading  # noqa: E402
 from ashlar_portal.web import Portal  # noqa: E402
 
 from .upstreams import NODES, NOW, Upstream  # noqa: E402
 
+__all__ = ["Reading", "Running", "charts", "figures", "login", "model", "questions", "running", "served", "site", "views", "wait_for"]
 PASSWORD = "correct horse battery staple"
 
 
@@ -121,19 +124,21 @@ class Running:
 
 
 @asynccontextmanager
-async def served(application: web.Application) -> AsyncIterator[str]:
+async def served(application: web.Application, tls: ssl.SSLContext | None = None) -> AsyncIterator[str]:
     runner = web.AppRunner(application, access_log=None, shutdown_timeout=0.1)
     await runner.setup()
     try:
-        place = web.TCPSite(runner, "127.0.0.1", 0)
+        place = web.TCPSite(runner, "127.0.0.1", 0, ssl_context=tls)
         await place.start()
-        yield f"http://127.0.0.1:{runner.addresses[0][1]}"
+        yield f"http{'s' if tls else ''}://127.0.0.1:{runner.addresses[0][1]}"
     finally:
         await runner.cleanup()
 
 
 @asynccontextmanager
-async def running(described: model.Site | None = None, upstream: Upstream | None = None, **changed: Any) -> AsyncIterator[Running]:
+async def running(
+    described: model.Site | None = None, upstream: Upstream | None = None, tls: ssl.SSLContext | None = None, **changed: Any
+) -> AsyncIterator[Running]:
     """A portal with an upstream that plays all four; `changed` are settings."""
     described = described or site()
     upstream = upstream or Upstream({one.name: one.nodes for one in described.components if one.metrics})
@@ -144,7 +149,7 @@ async def running(described: model.Site | None = None, upstream: Upstream | None
         )
         asker = ask.Upstreams(settings, SECRETS, session, None, None, clock)
         portal = Portal(settings, SECRETS, described, asker, clock)
-        async with served(portal.application()) as url:
+        async with served(portal.application(), tls) as url:
             yield Running(portal, upstream, clock, url, session, {})
 
 

@@ -11,11 +11,8 @@ from typing import Any
 
 import pytest
 
-from .conftest import Running, model, running, site, wait_for
+from .conftest import Reading, Running, charts, figures, model, questions, running, site, views, wait_for
 from .upstreams import NODES, NOW, Upstream, stamp
-
-from ashlar_portal import charts, figures, questions, views  # noqa: E402, I001
-from ashlar_portal.sources import Reading  # noqa: E402
 
 HOSTILE = """"'><script>alert(1)</script><img src=x onerror=alert(1)>{{7*7}}\u202e</title>"""
 BOXES = ("verdict", "wall", "alerts", "nodes", "charts", "services", "certificates", "logs")
@@ -431,7 +428,7 @@ def test_times_are_read_as_they_are_written() -> None:
 
 def test_routes_that_are_no_names_are_not_linked() -> None:
     def route(host: str, path: str) -> str:
-        return '[{"Service": {"Service": "x", "Meta": {"route-host": %s, "route-path": %s}}}]' % (host, path)
+        return f'[{{"Service": {{"Service": "x", "Meta": {{"route-host": {host}, "route-path": {path}}}}}}}]'
 
     assert [one.url for one in figures.routes(route('"A.test."', '"/b"'))] == ["https://a.test/b"]
     for host, path in (('"a.test/x"', '"/"'), ('"a b"', '"/"'), ('"javascript:alert(1)"', '"/"'), ('"a.test"', '"//\\" onclick=x"'), ('"u@a"', '"/"')):

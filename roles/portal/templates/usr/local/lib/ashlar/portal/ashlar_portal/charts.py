@@ -96,7 +96,7 @@ def ceiling(value: float, unit: str) -> float:
     if unit.startswith("B"):
         while value / base >= 1000:
             base *= 1024
-    power = 10 ** math.floor(math.log10(value / base))
+    power = 10.0 ** math.floor(math.log10(value / base))
     return next(step * power * base for step in (1, 1.5, 2, 3, 4, 5, 8, 10) if value / base <= step * power * 1.0000001)
 
 
@@ -105,6 +105,8 @@ def gather(lines: Sequence[Line], parts: bool = False, most: int = COLOURS) -> l
     beside each other, such as nodes, the highest, the median and the lowest of each moment.
     """
     ordered = sorted((line for line in lines if line.points), key=lambda line: _natural(line.label))
+    if parts:
+        ordered = [line for line in ordered if any(value for _, value in line.points)] or ordered[:1]
     if len(ordered) <= most:
         return ordered
     if parts:
@@ -135,9 +137,9 @@ def _natural(text: str) -> tuple[str, int, str]:
     return head, int(text[len(head) :] or 0) if len(text) - len(head) < 10 else 0, text
 
 
-def clock(at: float, span: float = 0) -> str:
-    """A time of day in UTC, with the day where a chart spans more than one."""
-    return datetime.fromtimestamp(at, timezone.utc).strftime("%H:%M" if span <= 86400 else "%d %b %H:%M")
+def clock(at: float) -> str:
+    """A time of day in UTC."""
+    return datetime.fromtimestamp(at, timezone.utc).strftime("%H:%M")
 
 
 def lines_of(series: Sequence[Series], label: Callable[[Series], str]) -> list[Line]:

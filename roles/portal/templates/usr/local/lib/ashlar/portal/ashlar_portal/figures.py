@@ -183,13 +183,19 @@ class Group:
 
 
 def grouped(alerts: list[Alert]) -> list[Group]:
-    """Alerts that differ by their node only, as one."""
-    made: dict[tuple[str, ...], list[Alert]] = {}
+    """Alerts that differ by their node only, and by figures of it, as one."""
+    made: list[tuple[tuple[str, ...], list[Alert]]] = []
     for one in ranked(alerts):
         # What else differs, a pod or a file system, is said in the summary.
-        words = one.summary.replace(one.node, "") if one.node else one.summary
-        made.setdefault((one.name, one.severity, one.component, words), []).append(one)
-    return [Group(listed[0], tuple(sorted({one.node for one in listed if one.node}))) for listed in made.values()]
+        words = re.sub(r"\d+(\.\d+)?", "0", one.summary.replace(one.node, "") if one.node else one.summary)
+        key = (one.name, one.severity, one.component, words)
+        fitting = (listed for other, listed in made if other == key and one.node and one.node not in {before.node for before in listed})
+        group = next(fitting, None)
+        if group is None:
+            made.append((key, [one]))
+        else:
+            group.append(one)
+    return [Group(listed[0], tuple(sorted({one.node for one in listed if one.node}))) for _, listed in made]
 
 
 def log_lines(text: str) -> list[LogLine]:

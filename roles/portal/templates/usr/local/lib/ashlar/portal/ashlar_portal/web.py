@@ -11,6 +11,7 @@ import secrets as random
 import time
 from collections.abc import Awaitable, Callable
 from contextvars import ContextVar
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 from urllib.parse import quote, urlencode
@@ -286,14 +287,12 @@ class Portal:
     async def overview(self, request: web.Request) -> web.StreamResponse:
         name, span = self._span(request)
         ask = self.upstreams
-        facts, samples, cores, certificates, routes, panels, logs = await asyncio.gather(
+        (samples, cores, certificates), facts, routes, panels, logs = await asyncio.gather(
+            asyncio.gather(ask.instant(figures.NODES, 10), ask.instant(figures.CORES, 300), ask.instant(figures.CERTIFICATES, 60)),
             ask.facts(),
-            ask.instant(figures.NODES, 10),
-            ask.instant(figures.CORES, 300),
-            ask.instant(figures.CERTIFICATES, 60),
             ask.routes(),
             ask.panels(questions.of_site(self.site), span),
-            ask.log_lines("", span, errors_only=True),
+            ask.log_lines("", span, errors_only=True, limit=8),
         )
         now = self.clock()
         courses, rows = views.wall(self.site, facts), views.rows(self.site, facts, samples, cores, now)
@@ -317,7 +316,7 @@ class Portal:
             samples=samples,
             panels=panels,
             links=self.site.links,
-            routes=routes,
+            routes=replace(routes, value=[route for route in routes.value or [] if route.url != f"https://{self.settings.name}/"]),
             consul=bool(self.settings.consul),
             expiries=expiries,
             certificates=certificates,
