@@ -119,3 +119,38 @@ def test_what_an_alert_says_names_what_it_is_about(file: Path, promtool: str, tm
         missing = {label for label in used[name] if not re.search(rf'\b{label}="', labels)} - {"exported_component", "endpoint", "component"}
         assert not missing, f"{name}: its texts use {sorted(missing)}, which the alert does not have: {labels}"
         assert "<no value>" not in texts and "error expanding template" not in texts.lower(), f"{name}: {texts}"
+
+
+SERIES = re.compile(r"\b([a-z][a-z0-9]*_[a-z0-9_A-Z]*)\b(?!\s*\()(?!\s*=)")
+STRINGS = re.compile(r"\"[^\"]*\"|\b(?:by|without|on|ignoring|group_left|group_right)\s*\([^)]*\)|\{[^}]*\}")
+# Whose series begin how, where that is not the component's own name.
+PREFIXES = {
+    "kubernetes_control": ("apiserver_", "aggregator_", "scheduler_", "leader_election_"),
+    "kubernetes_node": ("kubelet_", "kubeproxy_", "container_"),
+    "kube_state_metrics": ("kube_",),
+    "node_exporter": ("node_", "ashlar_node_", "ashlar_certificate_"),
+    "consul_sync": ("ashlar_consul_sync_",),
+    "victorialogs": ("vl_", "vm_"),
+}
+
+
+def _asked() -> dict[str, str]:
+    """Series -> where it is asked for, of all rules and all dashboards."""
+    texts = [(str(rule["expr"]), f"the alert {name}") for name, (_, rule) in ALERTS.items()]
+    for file in ROOT.glob("roles/grafana/dashboards/*.yml"):
+        for row in yaml.safe_load(file.read_text())["rows"]:
+            texts += [(query, f"{file.stem}: {panel['title']}") for panel in row["panels"] if "source" not in panel for query in panel["queries"].values()]
+    return {series: where for text, where in texts for series in SERIES.findall(STRINGS.sub("", text))}
+
+
+def test_nothing_asks_for_series_that_a_manifest_drops() -> None:
+    """Who drops a series to save memory learns here whose rule or picture would go dark; a site only shows it when it is too late."""
+    manifests = {path.parts[-3]: yaml.safe_load(path.read_text()) for path in ROOT.glob("roles/*/meta/component.yml")}
+    dark = []
+    for series, where in sorted(_asked().items()):
+        owners = [name for name in manifests if series.startswith(PREFIXES.get(name, (f"{name}_",)))]
+        owner = max(owners, key=lambda name: max(len(prefix) for prefix in PREFIXES.get(name, (name,)) if series.startswith(prefix)), default="")
+        drops = [str(entry.get("drop", "")) for entry in manifests.get(owner, {}).get("metrics", [])]
+        if drops and all(drop and re.fullmatch(drop, series) for drop in drops):
+            dark.append(f"{series} of {owner}, which {where} asks for")
+    assert dark == []
