@@ -323,7 +323,7 @@ def test_sites_that_no_machines_can_be_made_for(ports: Workspace, tmp_path: Path
     sites: dict[str, tuple[dict[str, Any], list[str]]] = {
         "stack": ({"stack": "tectonics"}, ['stack is "tectonics", and there is no such file in stacks/']),
         "slots": ({"stack": "slots"}, ['stack is "slots", and there is no such file']),
-        "component": ({"slots": {"overlay": "flanel"}}, ["name components that do not exist: flanel.", "Allowed: api_balancer"]),
+        "component": ({"slots": {"overlay": "flanel"}}, ["name components that do not exist: flanel.", "Allowed: alertmanager, api_balancer"]),
         "planned": ({"stack": "nomad"}, ["name components that do not exist:", "nomad"]),
         "name": ({"site": "Prod"}, ['site is "Prod". Allowed: 1 to 20 small letters']),
         "domain": ({"domain": None}, ["domain is missing."]),
