@@ -72,6 +72,21 @@ def test_a_broken_catalogue_changes_nothing(settings: Settings, write: Write, te
     assert status(settings)["catalogue"] is False
 
 
+def test_a_route_is_given_back_to_who_was_away_for_a_while(settings: Settings, write: Write) -> None:
+    hour, first, second = 3600.0, entry("first", created=90, route_host="a.example.com"), entry("second", created=91, route_host="a.example.com")
+
+    def owner(*entries: Entry, at: float) -> str:
+        return str(Edge(settings, write(*entries), now=lambda: 1e9 + at).apply().decision.owners.get("a.example.com/"))
+
+    again = {**first, "created": 99}
+    assert owner(first, second, at=0) == "first"
+    assert owner(second, at=10) == "second", "somebody answers meanwhile"
+    assert owner(again, second, at=20) == "first", "its instances are new, it is not"
+    assert owner(again, second, at=30) == "first"
+    assert owner(second, at=40) == owner(second, at=50) == "second"
+    assert owner(again, second, at=40 + hour) == "second", "after an hour it belongs to who has served it"
+
+
 def test_without_a_catalogue_the_one_that_was_there_last_counts(settings: Settings, write: Write) -> None:
     path = write(GOOD)
     Edge(settings, path).apply()

@@ -141,6 +141,28 @@ def test_a_killed_instance_is_left_within_three_seconds(site: Site) -> None:
         time.sleep(0.05)
 
 
+def test_most_instances_die_at_once_and_nobody_is_told(site: Site, capsys: pytest.CaptureFixture[str]) -> None:
+    """Before the catalogue knows: requests find those that are left by themselves."""
+    pool = [site.instance() for _ in range(10)]
+    site.start(*site.hello(pool))
+
+    async def run() -> Load:
+        load, done = Load(site.https, HOST, 200), asyncio.Event()
+        task = asyncio.create_task(load.run(60, done))
+        await asyncio.sleep(2)
+        for instance in pool[2:]:
+            instance.process.kill()
+        await asyncio.sleep(3)
+        done.set()
+        await task
+        return load
+
+    load = asyncio.run(run())
+    with capsys.disabled():
+        print(f"\neight of ten killed: {load.text()}")
+    assert load.failures == []
+
+
 def test_what_a_client_meets(site: Site) -> None:
     """One start of HAProxy, many questions."""
     web, api, admin = site.instance(), site.instance(), site.instance()

@@ -102,6 +102,6 @@ def test_what_haproxy_says_is_read_by_the_names_of_columns() -> None:
 
 
 def test_the_state_is_remembered_and_a_broken_one_forgotten() -> None:
-    state = State({"a/": "s"}, {"b": (Slot(A, "drain", 3.5), Slot())}, (20001,))
+    state = State({"a/": "s"}, {"c/": ("t", 1.5)}, {"b": (Slot(A, "drain", 3.5), Slot())}, (20001,))
     assert State.parse(state.text()) == state
     assert State.parse("") == State.parse('{"owners": 3}') == State.parse("[]") == State()

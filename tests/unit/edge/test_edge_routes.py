@@ -143,6 +143,13 @@ def test_an_owner_keeps_its_route_when_all_its_instances_are_new() -> None:
     assert granted(judged(*two, owners={"a.example.com/": "owner"})) == {"a.example.com/": "owner"}
 
 
+def test_who_had_a_route_before_its_owner_gets_it_back() -> None:
+    two = [entry("meanwhile", created=5, route_host="a.example.com"), entry("first", created=900, route_host="a.example.com")]
+    both = {"owners": {"a.example.com/": "meanwhile"}, "former": {"a.example.com/": "first"}}
+    assert granted(judged(*two, **both)) == {"a.example.com/": "first"}
+    assert granted(judged(two[0], **both)) == {"a.example.com/": "meanwhile"}
+
+
 def test_a_host_of_the_sites_own_is_its_own_under_every_path_whoever_had_it_before() -> None:
     settings = replace(SETTINGS, host_services=("portal", "grafana"))
     decision = judged(

@@ -29,6 +29,8 @@ from .slots import assign_all
 
 CATALOGUE, STATE = "catalogue.json", "state.json"
 KEEP = 3
+# A service without instances for so long at most gets its routes back from who had them meanwhile.
+REMEMBERED_SECONDS = 3600
 LOCK_SECONDS = 60
 # How often a configuration is checked to find the routes that HAProxy does not take.
 SEARCHES = 64
@@ -87,6 +89,15 @@ def lock(home: str, seconds: float = LOCK_SECONDS) -> Iterator[None]:
                     raise EdgeError(f"another ashlar-edge has been at work for {seconds:.0f} s; `fuser {home}/lock` names it") from None
                 time.sleep(0.05)
         yield
+
+
+def succeeded(
+    before: Mapping[str, str], former: Mapping[str, tuple[str, float]], owners: Mapping[str, str], now: float, most: int
+) -> dict[str, tuple[str, float]]:
+    """Who owned each route before its owner of now, and since when not. The first of several stays, who is back is forgotten, `most` are kept."""
+    gone = {route: (service, now) for route, service in before.items() if owners.get(route) != service}
+    kept = [(route, one) for route, one in {**gone, **former}.items() if owners.get(route) != one[0]]
+    return dict(sorted(kept, key=lambda item: (-item[1][1], item[0]))[:most])
 
 
 class Edge:
@@ -158,17 +169,20 @@ class Edge:
             raise EdgeError(f"{settings.base} is missing; run site.yml again")
         before = State.parse(slurp(os.path.join(self.live, STATE)) or "")
         proved, certificate_refusals = self._certificates()
+        recent = {route: one for route, one in before.former.items() if 0 <= self.now() - one[1] < REMEMBERED_SECONDS}
+        former = {route: service for route, (service, _) in recent.items()}
         banned: dict[str, str] = {}
         rested = False
         while True:
             text, claims, refusals = self._claims()
             alive = runtime.structure(settings) is not None
             busy = runtime.listening() - (frozenset(before.ports) if alive else frozenset())
-            decision = decide(claims, settings, before.owners, lambda services: runtime.created(settings.consul, services), busy, banned)
+            decision = decide(claims, settings, before.owners, lambda services: runtime.created(settings.consul, services), busy, banned, former)
             refusals = [*certificate_refusals, *refusals, *decision.refusals]
             slots = assign_all(before.slots, decision.backends, settings, self.now())
             rendered = render(base, decision.backends, slots, proved, settings)
-            state = State(decision.owners, slots, tcp_ports(decision.backends))
+            gone = succeeded(before.owners, recent, decision.owners, self.now(), settings.max_routes)
+            state = State(decision.owners, gone, slots, tcp_ports(decision.backends))
             maps = {HOSTS: hosts_map(decision.backends), ROUTES: routes_map(decision.backends)}
             has = runtime.running(settings, self.live, maps) if alive else None
             todo = plan(rendered.structure, slots, maps, self.live, has) if has else None

@@ -147,9 +147,11 @@ class Slot:
 
 @dataclass(frozen=True)
 class State:
-    """What the edge remembers: who owns a route ("host/path" or "tcp:port" -> service), slots by backend, its TCP ports, the last reload."""
+    """What the edge remembers: who owns a route ("host/path" or "tcp:port" -> service), who owned it before and since when not (seconds since
+    the epoch), slots by backend, its TCP ports."""
 
     owners: Mapping[str, str] = field(default_factory=dict)
+    former: Mapping[str, tuple[str, float]] = field(default_factory=dict)
     slots: Mapping[str, tuple[Slot, ...]] = field(default_factory=dict)
     ports: tuple[int, ...] = ()
 
@@ -158,7 +160,8 @@ class State:
             return {**vars(slot.endpoint), "state": slot.state, "since": slot.since} if slot.endpoint else None
 
         slots = {name: [told(slot) for slot in all_] for name, all_ in self.slots.items()}
-        return json.dumps({"owners": dict(self.owners), "slots": slots, "ports": list(self.ports)}, indent=1, sort_keys=True) + "\n"
+        former = {route: list(one) for route, one in self.former.items()}
+        return json.dumps({"owners": dict(self.owners), "former": former, "slots": slots, "ports": list(self.ports)}, indent=1, sort_keys=True) + "\n"
 
     @classmethod
     def parse(cls, text: str) -> State:
@@ -173,8 +176,8 @@ class State:
                         Slot(Endpoint(str(one["address"]), int(one["port"])), str(one["state"]), float(one["since"])) if one else Slot()
                     )
                 slots[str(name)] = tuple(made)
-            return cls(
-                {str(key): str(value) for key, value in values["owners"].items()}, slots, tuple(int(port) for port in values["ports"])
-            )
+            owners = {str(key): str(value) for key, value in values["owners"].items()}
+            former = {str(key): (str(service), float(since)) for key, (service, since) in values.get("former", {}).items()}
+            return cls(owners, former, slots, tuple(int(port) for port in values["ports"]))
         except (ValueError, KeyError, TypeError, AttributeError):
             return cls()

@@ -96,10 +96,12 @@ def decide(
     created: Created,
     busy: frozenset[int] = frozenset(),
     banned: Mapping[str, str] = {},
+    former: Mapping[str, str] = {},
 ) -> Decision:
     """Grant what may be granted.
 
-    `owners` is who owned a route before and keeps it while it asks; among newcomers the smallest create index wins. A host that a service of the
+    `owners` is who owned a route before and keeps it while it asks, but for who owned it before that one (`former`) and asks for it again; among
+    newcomers the smallest create index wins. A host that a service of the
     site's own asks for is that one's under every path: whoever had a part of it would be taken for it. `busy` are TCP ports that other programs
     listen on; `banned` names backends that HAProxy did not take, with its reason.
     """
@@ -121,7 +123,7 @@ def decide(
     for _key, group in groups.items():
         if group.name in banned:
             refuse(group.service, _label(group), f"HAProxy does not take it: {banned[group.name]}")
-    kept, granted = _owned(wanted, owners, created, frozenset(settings.host_services), refuse)
+    kept, granted = _owned(wanted, owners, former, created, frozenset(settings.host_services), refuse)
     backends = [_backend(group, kept[key], settings, refuse) for key, group in wanted.items() if key in kept]
     backends.sort(key=lambda backend: backend.name)
     count = 0
@@ -239,6 +241,7 @@ Key = tuple[str, str, str]
 def _owned(
     groups: Mapping[Key, _Group],
     owners: Mapping[str, str],
+    former: Mapping[str, str],
     created: Created,
     own: frozenset[str],
     refuse: Callable[[str, str, str], None],
@@ -259,7 +262,7 @@ def _owned(
         if known:
             index[group.service] = min([*known, index.get(group.service, known[0])])
     contested = {
-        key[0] for route, keys in asked.items() if len(keys) > 1 and owners.get(route) not in {key[0] for key in keys} for key in keys
+        key[0] for route, keys in asked.items() if len(keys) > 1 and not {owners.get(route), former.get(route)} & {key[0] for key in keys} for key in keys
     }
     unknown = contested - set(index)
     if unknown:
@@ -268,7 +271,7 @@ def _owned(
     granted: dict[str, tuple[str, int, str]] = {}
     last = 1 << 62
     for route, keys in asked.items():
-        owner = owners.get(route)
+        owner = former[route] if former.get(route) in {key[0] for key in keys} else owners.get(route)
         keys = sorted(keys, key=lambda key: (key[0] != owner, index.get(key[0], last), key[0]))
         winner = keys[0]
         # Owners of before come first when there are too many routes.
