@@ -196,6 +196,7 @@ type place struct {
 	root   string
 	stores []*fake
 	most   int64
+	settle time.Duration
 }
 
 // fake is a store that can be down, and can forget what it took last.
@@ -258,7 +259,7 @@ func (f *fake) crash() {
 }
 
 func newPlace(t *testing.T, stores int) *place {
-	p := &place{t: t, root: t.TempDir(), most: 1 << 30}
+	p := &place{t: t, root: t.TempDir(), most: 1 << 30, settle: 300 * time.Millisecond}
 	for range stores {
 		p.stores = append(p.stores, newFake(t))
 	}
@@ -280,18 +281,12 @@ func (p *place) run() (end func()) {
 	reader := newFiles(filepath.Join(p.root, "pods"), lines, nodeSettings{Site: "s", Class: "control", Name: "n"}, spool.read())
 	var stores []*store
 	for place, one := range p.stores {
+		os.MkdirAll(filepath.Join(directory, fmt.Sprint(place)), 0o700)
 		authority := filepath.Join(p.root, fmt.Sprintf("ca%d.crt", place))
 		os.WriteFile(authority, pemOf(one.Certificate().Raw), 0o600)
-		made, err := openStore(storeSettings{Name: "example.com", Address: one.Listener.Addr().String(), Authority: authority}, spool, directory, 300*time.Millisecond)
+		made, err := openStore(storeSettings{Name: "example.com", Address: one.Listener.Addr().String(), Authority: authority}, spool, filepath.Join(directory, fmt.Sprint(place)), p.settle)
 		if err != nil {
 			p.t.Fatal(err)
-		}
-		made.file = filepath.Join(directory, fmt.Sprintf("%d.json", place))
-		if text, err := os.ReadFile(made.file); err == nil {
-			json.Unmarshal(text, &made.state)
-			if made.state.Settled < made.state.Sent {
-				made.flying = []flight{{made.state.Settled, made.state.Sent, time.Now()}}
-			}
 		}
 		stores = append(stores, made)
 	}
@@ -423,6 +418,32 @@ func TestWhatAKilledStoreHadNotWrittenIsSentAgain(t *testing.T) {
 	p.until("the second line again, and only it", func() bool { return slices.Equal(p.stores[0].messages(), []string{"old", "young"}) })
 	p.write("web", "0.log", cri("stdout", "F", "new"))
 	p.until("it goes on", func() bool { return slices.Equal(p.stores[0].messages(), []string{"old", "young", "new"}) })
+}
+
+func TestACollectorThatIsKilledRemembersWhatAKilledStoreLacks(t *testing.T) {
+	p := newPlace(t, 1)
+	p.settle = time.Hour
+	end := p.run()
+	var written []string
+	for number := range 6 {
+		text := fmt.Sprintf("young %d", number)
+		written = append(written, text)
+		p.write("web", "0.log", cri("stdout", "F", text))
+		p.until(text, func() bool { return len(p.stores[0].messages()) == len(written) })
+	}
+	end()
+	p.stores[0].crash()
+	for number := range 6 {
+		text := fmt.Sprintf("new %d", number)
+		written = append(written, text)
+		p.write("web", "0.log", cri("stdout", "F", text))
+		end = p.run()
+		time.Sleep(time.Duration(250+20*number) * time.Millisecond)
+		end()
+	}
+	end = p.run()
+	defer end()
+	p.until("all lines", func() bool { return len(unique(p.stores[0].messages())) == len(written) })
 }
 
 func TestAFullSpoolLosesItsOldestLinesAndSaysHowMany(t *testing.T) {

@@ -57,14 +57,30 @@ type store struct {
 
 // storeState is what of the sending outlives this process.
 type storeState struct {
-	Sent     int64  `json:"sent"`    // place behind the last record that was taken
-	Settled  int64  `json:"settled"` // place behind the last one that is on the store's disk
-	Instance string `json:"instance"`
+	Sent     int64    `json:"sent"`    // place behind the last record that was taken
+	Settled  int64    `json:"settled"` // place behind the last one that is on the store's disk
+	Flying   []flight `json:"flying"`
+	Again    []flight `json:"again"`
+	Instance string   `json:"instance"`
 }
 
+// flight is a piece of the spool that a store took at about the same time.
 type flight struct {
-	start, end int64
-	taken      time.Time
+	Start int64     `json:"start"`
+	End   int64     `json:"end"`
+	Taken time.Time `json:"taken"` // when it took the last of it
+}
+
+// together is how long pieces that follow each other are one.
+const together = 500 * time.Millisecond
+
+// took adds a piece to those that the store has taken.
+func took(list []flight, one flight) []flight {
+	if last := len(list) - 1; last >= 0 && list[last].End == one.Start && one.Taken.Truncate(together).Equal(list[last].Taken.Truncate(together)) {
+		list[last].End, list[last].Taken = one.End, one.Taken
+		return list
+	}
+	return append(list, one)
 }
 
 const (
@@ -117,9 +133,7 @@ func openStore(settings storeSettings, spool *spool, directory string, settle ti
 	}
 	s.state.Sent = min(max(s.state.Sent, first), end)
 	s.state.Settled = min(max(s.state.Settled, first), s.state.Sent)
-	if s.state.Settled < s.state.Sent {
-		s.flying = []flight{{s.state.Settled, s.state.Sent, time.Now()}}
-	}
+	s.flying, s.again = s.state.Flying, s.state.Again
 	s.safe.Store(s.state.Settled)
 	s.sentTo.Store(s.state.Sent)
 	return s, nil
@@ -135,7 +149,7 @@ func (s *store) send(ctx context.Context) {
 		s.sweep()
 		start, redo := s.state.Sent, false
 		if len(s.again) > 0 {
-			start, redo = s.again[0].start, true
+			start, redo = s.again[0].Start, true
 		} else if start >= end {
 			wait := 5 * time.Second
 			if len(s.flying) > 0 {
@@ -146,7 +160,7 @@ func (s *store) send(ctx context.Context) {
 			case <-more:
 			case <-time.After(wait):
 				s.buffer = nil
-				if len(s.flying) > 0 && time.Since(s.flying[0].taken) > s.settle {
+				if len(s.flying) > 0 && time.Since(s.flying[0].Taken) > s.settle {
 					s.ask(ctx)
 				}
 			}
@@ -193,7 +207,7 @@ func (s *store) send(ctx context.Context) {
 			s.state.Sent = next
 			s.sentTo.Store(next)
 		}
-		s.flying = append(s.flying, taken)
+		s.flying = took(s.flying, taken)
 		s.sweep()
 		s.save()
 	}
@@ -202,8 +216,8 @@ func (s *store) send(ctx context.Context) {
 // consume takes a record off what is to be sent again.
 func (s *store) consume(sent flight) {
 	for place := range s.again {
-		if s.again[place].start == sent.start {
-			if s.again[place].start = sent.end; sent.end >= s.again[place].end {
+		if s.again[place].Start == sent.Start {
+			if s.again[place].Start = sent.End; sent.End >= s.again[place].End {
 				s.again = slices.Delete(s.again, place, place+1)
 			}
 			return
@@ -214,14 +228,14 @@ func (s *store) consume(sent flight) {
 // skip goes to the first record that is there, when others had to make room.
 func (s *store) skip(first int64) {
 	s.state.Sent = max(s.state.Sent, first)
-	for len(s.again) > 0 && s.again[0].start < first {
-		if s.again[0].end <= first {
+	for len(s.again) > 0 && s.again[0].Start < first {
+		if s.again[0].End <= first {
 			s.again = s.again[1:]
 		} else {
-			s.again[0].start = first
+			s.again[0].Start = first
 		}
 	}
-	for len(s.flying) > 0 && s.flying[0].end <= first {
+	for len(s.flying) > 0 && s.flying[0].End <= first {
 		s.flying = s.flying[1:]
 	}
 }
@@ -236,7 +250,7 @@ func (s *store) met(instance string) {
 	}
 	s.state.Instance = instance
 	now := time.Now()
-	for len(s.flying) > 0 && now.Sub(s.flying[0].taken) > s.settle {
+	for len(s.flying) > 0 && now.Sub(s.flying[0].Taken) > s.settle {
 		s.flying = s.flying[1:]
 	}
 }
@@ -245,10 +259,10 @@ func (s *store) met(instance string) {
 func (s *store) sweep() {
 	settled := s.state.Sent
 	for _, one := range s.flying {
-		settled = min(settled, one.start)
+		settled = min(settled, one.Start)
 	}
 	for _, one := range s.again {
-		settled = min(settled, one.start)
+		settled = min(settled, one.Start)
 	}
 	if settled != s.state.Settled {
 		s.state.Settled = settled
@@ -259,6 +273,7 @@ func (s *store) sweep() {
 
 // save writes the state so that it outlives this process; after a loss of power some lines are sent twice.
 func (s *store) save() {
+	s.state.Flying, s.state.Again = s.flying, s.again
 	text, err := json.Marshal(s.state)
 	if err == nil {
 		if err = os.WriteFile(s.file+".new", text, 0o600); err == nil {
