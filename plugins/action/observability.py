@@ -16,7 +16,7 @@ from ansible.template import trust_as_template
 from ansible.utils.display import Display
 from ansible_collections.ashlar.stack.plugins.plugin_utils.artifacts.errors import ArtifactError
 from ansible_collections.ashlar.stack.plugins.plugin_utils.controller import ControllerAction
-from ansible_collections.ashlar.stack.plugins.plugin_utils.observability import alertmanager, rules
+from ansible_collections.ashlar.stack.plugins.plugin_utils.observability import alertmanager, dashboards, rules
 from ansible_collections.ashlar.stack.plugins.plugin_utils.observability.errors import ObservabilityError, stop
 from ansible_collections.ashlar.stack.plugins.plugin_utils.observability.programs import ProgramError, program, run
 from ansible_collections.ashlar.stack.plugins.plugin_utils.site.models import Problem
@@ -24,7 +24,7 @@ from ansible_collections.ashlar.stack.plugins.plugin_utils.site.options import w
 
 display = Display()
 ROOT = Path(__file__).resolve().parents[2]
-ARGUMENTS: dict[str, dict[str, Any]] = {"component": {"type": "str", "choices": ["prometheus", "alertmanager"], "required": True}}
+ARGUMENTS: dict[str, dict[str, Any]] = {"component": {"type": "str", "choices": ["prometheus", "alertmanager", "grafana"], "required": True}}
 
 
 class ActionModule(ControllerAction):
@@ -38,6 +38,8 @@ class ActionModule(ControllerAction):
         problems = self._options(component, variables)
         if component == "prometheus":
             problems += self._prometheus(variables, bool(problems))
+        elif component == "grafana":
+            problems += self._grafana(variables)
         else:
             problems += self._alertmanager(variables, bool(problems))
         stop(problems, os.getcwd())
@@ -74,6 +76,17 @@ class ActionModule(ControllerAction):
             secret = alertmanager.secrets(receivers, shared)
             problems += self._judged("alertmanager", "/etc/alertmanager/alertmanager.yml", [amtool, "check-config"], variables, secret)
         return problems
+
+    def _grafana(self, variables: dict[str, Any]) -> list[Problem]:
+        components = [str(name) for name in self._value(variables, "site_components") or []]
+        places = dashboards.find(ROOT, Path(str(self._value(variables, "site_directory"))))
+        pages, problems = dashboards.read(ROOT, places, components)
+        more, wrong = dashboards.added(self._value(variables, "grafana_data_sources"))
+        promtool = self._program("prometheus", "promtool", variables)
+        with tempfile.TemporaryDirectory(prefix="ashlar-") as folder:
+            scratch = Path(folder)
+            problems += dashboards.check(pages, dashboards.provided(components) | more, _checker(promtool) if promtool else None, scratch)
+        return problems + wrong
 
     def _program(self, artifact: str, name: str, variables: dict[str, Any]) -> Path | None:
         version = str((self._value(variables, "artifact_versions") or {}).get(artifact, ""))

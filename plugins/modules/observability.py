@@ -13,13 +13,14 @@ description:
   - For V(prometheus), every rule file of the site's components and of the site itself is read. A rule must parse, an alert must have a severity, a
     summary, a remedy and a name that no other has; names of O(ignore:prometheus_alerts_disabled) must exist.
   - For V(alertmanager), every receiver must be able to tell somebody, and every route must lead to a receiver.
+  - For V(grafana), every dashboard asks a data source that Grafana will have, by queries that Prometheus takes and with variables that its page has.
   - The component's options are held against the limits of its manifest, and its configuration, as its first host will have it, is given to promtool
     or amtool of the site's version, out of the store.
 options:
   component:
     description: Whose settings are checked.
     type: str
-    choices: [prometheus, alertmanager]
+    choices: [prometheus, alertmanager, grafana]
     required: true
 attributes:
   check_mode:

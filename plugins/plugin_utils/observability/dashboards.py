@@ -106,6 +106,29 @@ class Question:
     may_be_empty: bool
 
 
+def provided(components: Collection[str]) -> set[str]:
+    """The data sources that Grafana has on a site with these components."""
+    needed = {"logs": "victorialogs"}
+    return {uid for uid in SOURCES if needed.get(uid, uid) in components}
+
+
+def added(sources: Any) -> tuple[set[str], list[Problem]]:
+    """uids of ``grafana_data_sources``, and what is wrong with them."""
+    uids: set[str] = set()
+    problems: list[Problem] = []
+    for number, source in enumerate(sources if isinstance(sources, list) else []):
+        place = ("grafana_data_sources", number)
+        missing = [key for key in ("name", "uid", "type") if not (isinstance(source, Mapping) and source.get(key))]
+        if missing:
+            problems.append(Problem("", place, f"has no {listed(missing)}. Add it; dashboards name a data source by its uid."))
+            continue
+        uid = str(source["uid"])
+        if uid in uids or uid in SOURCES:
+            problems.append(Problem("", (*place, "uid"), f"is {quoted(uid)}, which another data source has. Choose another."))
+        uids.add(uid)
+    return uids, problems
+
+
 def find(root: Path, site: Path | None) -> list[tuple[Path, bool]]:
     """The sources of the collection below ``root`` and of the site's folder, each with whether it is the collection's own."""
     own = [(file, True) for file in sorted((root / "roles/grafana/dashboards").glob("*.yml"))]
