@@ -11,7 +11,8 @@ from __future__ import annotations
 import json
 import math
 import re
-from collections.abc import Mapping
+from array import array
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from datetime import datetime, timezone
 from typing import Any
@@ -41,12 +42,21 @@ class Sample:
     value: float
 
 
-@dataclass(frozen=True)
 class Series:
-    """One line of a range query: (seconds since 1970, value), without what is no number."""
+    """One line of a range query: (seconds since 1970, value), without what is no number. Many of them are kept, so they are packed."""
 
-    labels: Mapping[str, str]
-    points: tuple[tuple[float, float], ...]
+    __slots__ = ("_times", "_values", "labels")
+
+    def __init__(self, labels: Mapping[str, str], points: Iterable[tuple[float, float]]) -> None:
+        self.labels = labels
+        self._times, self._values = array("d"), array("d")
+        for at, value in points:
+            self._times.append(at)
+            self._values.append(value)
+
+    @property
+    def points(self) -> tuple[tuple[float, float], ...]:
+        return tuple(zip(self._times, self._values))
 
 
 @dataclass(frozen=True)
@@ -134,7 +144,7 @@ def matrix(text: str) -> list[Series]:
     made = []
     for one in _result(text, "matrix"):
         points = ((float(at), float(value)) for at, value in one["values"])
-        made.append(Series(_labels(one["metric"]), tuple((at, value) for at, value in points if math.isfinite(value))))
+        made.append(Series(_labels(one["metric"]), ((at, value) for at, value in points if math.isfinite(value))))
     return made
 
 
@@ -225,7 +235,7 @@ def hits(text: str) -> list[Series]:
     made = []
     for one in json.loads(text)["hits"]:
         points = [(seconds(at), float(count)) for at, count in zip(one["timestamps"], one["values"])]
-        made.append(Series(_labels(one.get("fields") or {}), tuple(sorted((at, count) for at, count in points if at is not None))))
+        made.append(Series(_labels(one.get("fields") or {}), sorted((at, count) for at, count in points if at is not None)))
     return made
 
 

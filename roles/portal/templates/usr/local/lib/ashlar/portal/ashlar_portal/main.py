@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import argparse
 import asyncio
+import gc
 import logging
 import os
 import signal
@@ -35,6 +36,9 @@ def server_context(settings: model.Settings) -> ssl.SSLContext:
     """:raises PortalError: when the certificate can't be used."""
     made = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
     made.minimum_version = ssl.TLSVersion.TLSv1_2
+    # Health checks shake hands each second and never come back to a session.
+    made.num_tickets = 0
+    made.options |= ssl.OP_NO_TICKET
     try:
         made.load_cert_chain(settings.certificate, settings.key)
     except (OSError, ssl.SSLError) as error:
@@ -54,7 +58,11 @@ async def serve(settings: model.Settings, secrets: model.Secrets, site_path: str
     stopped = asyncio.Event()
     timeout = aiohttp.ClientTimeout(total=settings.timeout_seconds * 2)
     session = aiohttp.ClientSession(
-        connector=aiohttp.TCPConnector(limit=32, keepalive_timeout=30), timeout=timeout, cookie_jar=aiohttp.DummyCookieJar(), trust_env=False
+        # Each connection costs memory, and what it carries takes milliseconds: a few for each upstream are enough.
+        connector=aiohttp.TCPConnector(limit=32, limit_per_host=3, keepalive_timeout=20),
+        timeout=timeout,
+        cookie_jar=aiohttp.DummyCookieJar(),
+        trust_env=False,
     )
     async with session:
         upstreams = ask.Upstreams(settings, secrets, session, client, consul_client)
@@ -78,6 +86,10 @@ async def serve(settings: model.Settings, secrets: model.Secrets, site_path: str
         try:
             await web.TCPSite(runner, settings.address, settings.port, ssl_context=server, backlog=256).start()
             LOG.info("answers on https://%s:%s", settings.address, settings.port)
+            # What is there now stays; what requests leave behind is to go soon, not to pile up.
+            gc.collect()
+            gc.freeze()
+            gc.set_threshold(1000, 5, 5)
             tell("READY=1")
             await stopped.wait()
             tell("STOPPING=1")
