@@ -89,6 +89,18 @@ def test_a_new_node_changes_targets_only(three: Rendered, four: Rendered) -> Non
             assert same == (name != "nodes.json"), f"{role}: {name}"
 
 
+def test_rules_of_the_site_are_no_inventory(tmp_path: Path) -> None:
+    """They lie beside the site file, in a folder that Ansible reads as a whole."""
+    (tmp_path / "10-nodes.yml").write_text(json.dumps({"all": {"hosts": {"node1": {"node_address": "192.0.2.1", "node_classes": ["control", "worker"]}}}}))
+    (tmp_path / "20-stack.yml").write_text(STACK)
+    (tmp_path / "alerts").mkdir()
+    (tmp_path / "alerts/own.yml").write_text("groups:\n  - name: own\n    rules: []\n")
+    command = [str(Path(sys.executable).with_name("ansible-inventory")), "-i", str(tmp_path), "--list"]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=60, check=True)
+    assert "groups" not in done.stderr, done.stderr
+    assert set(json.loads(done.stdout)["_meta"]["hostvars"]) == {"node1"}
+
+
 def test_every_target_has_the_labels_and_no_others(three: Rendered) -> None:
     groups = json.loads(three.text("prometheus", "nodes.json"))
     assert len(groups) > 20
