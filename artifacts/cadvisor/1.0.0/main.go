@@ -91,7 +91,7 @@ func run(s settings) error {
 	}
 	dynamic := true
 	watched, err := manager.New(memory.New(2*time.Minute, nil), sysfs.NewRealSysFs(), manager.HousekeepingConfig{Interval: &s.interval, AllowDynamic: &dynamic},
-		kinds, http.DefaultClient, nil, nil, "", 0)
+		kinds, http.DefaultClient, []string{""}, []string{""}, "", 0) // it wants an empty name where others have none
 	if err != nil {
 		return fmt.Errorf("containers can't be watched: %w", err)
 	}
