@@ -95,13 +95,13 @@ def cluster(plan: plans.Plan) -> Cluster:
 @pytest.fixture
 def whole(plan: plans.Plan, nodes: dict[str, Node], power: Power, request: pytest.FixtureRequest) -> Iterator[None]:
     """Whatever a test has left: every node is on, and what keeps the site together is well before the next test begins."""
+    cluster: Cluster | None = request.getfixturevalue("cluster") if plan.has("kubernetes_node") else None
     yield
     for node in nodes.values():
         if not reachable(node):
             power.on(node)
     at_once(lambda node: until(f"{node.name} answers by SSH", lambda: reachable(node), BOOT), nodes.values())
-    if plan.has("kubernetes_node"):
-        cluster: Cluster = request.getfixturevalue("cluster")
+    if cluster:
         until("all nodes are ready", lambda: cluster.ready_nodes() >= set(plan.on("kubernetes_node")), BOOT)
         api = plan.on("kubernetes_control")
         at_once(lambda name: until(f"the API server of {name} is ready", lambda: cluster.ask(name, "GET", "/readyz")[1] == "ok", 60), api)

@@ -356,6 +356,47 @@ def test_names_are_answered_and_writes_come_back_while_the_leader_is_off(
     until(f"{gone.name} has what was written meanwhile", lambda: read(catalogue, gone, key) == "kept", BOOT)
 
 
+# Connects to servers again and again until each was away once and is back; prints how many were away at the same time at most, and who was.
+AWAY = r"""
+import json, socket, sys, time
+addresses, seconds = json.loads(sys.argv[1])
+seen, most, end = set(), 0, time.time() + seconds
+while time.time() < end:
+    away = set()
+    for address in addresses:
+        try:
+            socket.create_connection((address, 8300), 0.5).close()
+        except OSError:
+            away.add(address)
+    seen, most = seen | away, max(most, len(away))
+    if len(seen) == len(addresses) and not away:
+        break
+    time.sleep(0.02)
+print(json.dumps([most, sorted(seen)]))
+"""
+
+
+@pytest.mark.disruptive
+def test_servers_that_are_restarted_at_once_go_one_after_another(several: None, voters: list[Node], catalogue: Catalogue) -> None:
+    addresses = sorted(node.address for node in voters)
+
+    def work(node: Node | None) -> Any:
+        if node is None:
+            return voters[0].python(AWAY, addresses, 75, seconds=90)
+        time.sleep(1)
+        return node.run("systemctl restart --no-block consul")
+
+    start = time.monotonic()
+    (most, seen), *_ = at_once(work, [None, *voters])
+    print(f"{len(voters)} servers restarted in {time.monotonic() - start:.1f} s, at most {most} away at a time")
+    assert seen == addresses, "each was restarted"
+    assert most == 1
+    until("nobody has the turn", lambda: all(node.ask("systemctl is-active consul-turn").out.strip() == "inactive" for node in voters), 30)
+    for node in voters:
+        told = node.run("journalctl -u consul -u consul-turn --since -100s --no-pager -o cat | grep 'no turn to' || true")
+        assert not told, f"{node.name}: {told}"
+
+
 @pytest.mark.disruptive
 def test_what_was_registered_outlives_the_loss_of_the_majority(
     several: None, nodes: dict[str, Node], voters: list[Node], power: Power, server: str, catalogue: Catalogue, service: str

@@ -9,6 +9,8 @@ from typing import Any
 
 import pytest
 
+from .support.catalogue import Catalogue
+from .support.cluster import Workload, deployment, random_name, service
 from .support.monitoring import CLIENT, PORTS, Monitoring
 from .support.nodes import Node
 from .support.plan import Plan
@@ -140,6 +142,58 @@ def test_retention_is_bounded_by_time_and_size(plan: Plan, monitoring: Monitorin
     for replica in monitoring.replicas():
         text = monitoring.get("prometheus", replica, "/api/v1/status/config")["yaml"]
         assert "retention:" in text and "size: " in text.partition("retention:")[2][:80], text[-500:]
+
+
+@pytest.mark.needs("orchestrator", "kubernetes_node")
+def test_pods_and_services_that_ask_for_it_are_read(monitoring: Monitoring, workload: Workload) -> None:
+    """By annotation, without anybody telling Prometheus."""
+    asks = {"prometheus.io/scrape": "true", "prometheus.io/port": "8080"}
+    made = deployment("measured", 1, workload.image)
+    template = made["spec"]["template"]
+    template["metadata"]["annotations"] = asks
+    template["spec"]["containers"][0]["command"] = [
+        "sh",
+        "-c",
+        "echo 'conformance_measured 5' > /www/metrics; echo here > /www/index.html; exec httpd -f -p 8080 -h /www",
+    ]
+    workload.cluster.create(made, workload.namespace)
+    behind = service("measured")
+    behind["metadata"]["annotations"] = asks
+    workload.cluster.create(behind, workload.namespace)
+    try:
+        pod = workload.running("measured", 1)[0]["metadata"]["name"]
+        for replica in monitoring.replicas():
+            for component in ("kubernetes_pods", "kubernetes_services"):
+                expression = f'conformance_measured{{component="{component}",namespace="{workload.namespace}"}}'
+                found = until(f"{replica} has read the pod by {component}", lambda: monitoring.query(replica, expression), 60, 2)  # noqa: B023
+                assert found[0]["value"][1] == "5"
+                assert found[0]["metric"]["pod"] == pod
+                assert found[0]["metric"]["site"] == monitoring.plan.site
+                assert found[0]["metric"]["node"] in monitoring.plan.machines
+    finally:
+        workload.remove("measured")
+
+
+@pytest.mark.needs("consul")
+def test_services_of_the_catalogue_that_ask_for_it_are_read(plan: Plan, monitoring: Monitoring) -> None:
+    """By tag. Nothing listens at this one, so it is found and down; the platform's own services are left to their manifests."""
+    catalogue, node = Catalogue(plan), monitoring.nodes[plan.on("consul")[-1]]
+    name = random_name("conformance")
+    body = {"ID": name, "Name": name, "Address": "127.0.0.1", "Port": 9, "Tags": ["metrics"], "Meta": {"metrics-path": "/figures"}}
+    catalogue.put(node, "/v1/agent/service/register", body)
+    try:
+        for replica in monitoring.replicas():
+
+            def look(replica: str = replica) -> list[dict[str, Any]]:
+                return [target for target in monitoring.targets(replica) if target["labels"]["component"] == "consul_services"]
+
+            found = until(f"{replica} has found the service", lambda: [one for one in look() if one["labels"]["endpoint"] == name], 60, 2)  # noqa: B023
+            assert found[0]["scrapeUrl"] == "http://127.0.0.1:9/figures"
+            assert found[0]["labels"]["node"] == node.name
+            ours = {component.replace("_", "-") for component in plan.components}
+            assert not {one["labels"]["endpoint"] for one in look()} & ours
+    finally:
+        catalogue.forget(node, name)
 
 
 @pytest.mark.disruptive

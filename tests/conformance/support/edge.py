@@ -48,12 +48,16 @@ class Routes:
         instance = f"{name[:60]}-{address}-{port}"
         texts = {key.replace("_", "-"): value for key, value in meta.items()}
         body = {"ID": instance, "Service": name, "Address": address, "Port": port, "Meta": texts}
-        self.catalogue.put(self.node, "/v1/catalog/register", {"Node": SYNTHETIC, "Address": "127.0.0.1", "Service": body})
+        self.put("/v1/catalog/register", {"Node": SYNTHETIC, "Address": "127.0.0.1", "Service": body})
         self.made.add(instance)
         return instance
 
+    def put(self, path: str, body: Any) -> None:
+        """As any client that writes to the catalogue: a leader may change at any time, and a write that was not confirmed is sent again."""
+        until(f"the catalogue takes PUT {path}", lambda: self.catalogue.put(self.node, path, body), 15, 0.1)
+
     def remove(self, instance: str) -> None:
-        self.catalogue.put(self.node, "/v1/catalog/deregister", {"Node": SYNTHETIC, "ServiceID": instance})
+        self.put("/v1/catalog/deregister", {"Node": SYNTHETIC, "ServiceID": instance})
         self.made.discard(instance)
 
     def clear(self) -> None:
