@@ -39,7 +39,8 @@ def render(metrics: list[dict[str, Any]]) -> str:
         "node_address": "192.0.2.1",
         "node_metrics": metrics,
     }
-    return str(Templar(loader=DataLoader(), variables=variables).template(trust_as_template(template), escape_backslashes=False, overrides={"trim_blocks": True}))
+    templar = Templar(loader=DataLoader(), variables=variables)
+    return str(templar.template(trust_as_template(template), escape_backslashes=False, overrides={"trim_blocks": True}))
 
 
 def test_a_path_leads_to_its_endpoint_with_what_it_asks_for() -> None:
