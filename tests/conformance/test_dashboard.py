@@ -111,6 +111,13 @@ class _Connection(http.client.HTTPSConnection):
         self.sock = self.tls.wrap_socket(socket.create_connection((self.target, self.port), 15), server_hostname=self.host)
 
 
+class Hidden(str):
+    """A password that reports of tests do not show."""
+
+    def __repr__(self) -> str:
+        return "'hidden'"
+
+
 def boxes(text: str) -> dict[str, str]:
     """The words of each box."""
     found = re.split(r'<section id="([a-z]+)"', text)[1:]
@@ -132,7 +139,7 @@ def portals(plan: Plan, nodes: dict[str, Node]) -> list[Node]:
 def person(plan: Plan) -> tuple[str, str]:
     """Somebody who may log in."""
     name = str(plan.option("portal", "portal_logins")[0])
-    return name, (Path(plan.credentials) / "logins" / name).read_text().strip()
+    return name, Hidden((Path(plan.credentials) / "logins" / name).read_text().strip())
 
 
 @pytest.fixture

@@ -137,6 +137,7 @@ class Upstream:
                 "level": "error" if number % 3 else "warning",
                 "node": NODES[number % 3],
                 "component": ("etcd", "haproxy", "kubernetes_node")[number % 3],
+                **({"namespace": "team", "pod": "deployment-" + "0123456789abcdef" * 4, "container": "main"} if number == 2 else {}),
             }
             for number in range(min(8, int(query["limit"])))
         ]
