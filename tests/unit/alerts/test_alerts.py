@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import re
 import subprocess
+import sys
 from collections import Counter
 from pathlib import Path
 from typing import Any
@@ -154,3 +155,8 @@ def test_nothing_asks_for_series_that_a_manifest_drops() -> None:
         if drops and all(drop and re.fullmatch(drop, series) for drop in drops):
             dark.append(f"{series} of {owner}, which {where} asks for")
     assert dark == []
+
+
+def test_the_operators_page_tells_the_alerts_as_they_are() -> None:
+    done = subprocess.run([sys.executable, str(ROOT / "docs/alerts.py"), "--check"], capture_output=True, text=True, timeout=30, check=False)
+    assert done.returncode == 0, done.stderr

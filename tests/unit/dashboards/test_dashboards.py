@@ -54,7 +54,7 @@ def judged(folder: Path, checker: Checker | None = None, sources: set[str] | Non
 
 def changed(**more: Any) -> dict[str, Any]:
     """The page with a panel that differs."""
-    page = json.loads(json.dumps(PAGE))
+    page: dict[str, Any] = json.loads(json.dumps(PAGE))
     page["rows"][0]["panels"][0] |= more
     return page
 
