@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import gzip
 import json
+import os
 import platform
 import shutil
 import signal
@@ -154,8 +155,6 @@ exec tail -q -F -n +$first {self.journal}
     def kill(self) -> None:
         """As `systemctl kill -s KILL` does: with all that it has started."""
         if self.process is not None:
-            import os
-
             os.killpg(self.process.pid, signal.SIGKILL)
             self.process.wait(10)
             self.process = None
@@ -230,6 +229,7 @@ def test_lines_have_their_labels(collector: Collector) -> None:
         }
         assert {text: {key: lines[text].get(key) for key in fields} for text, fields in wanted.items()} == wanted
         assert not {"k8s.pod.uid", "logtag", "log.file.path"} & set(lines["one"])
+    assert "failed" not in (collector.folder / "said.log").read_text()
 
 
 def test_levels_are_those_that_lines_name(collector: Collector) -> None:
