@@ -6,6 +6,7 @@ from __future__ import annotations
 import asyncio
 import html
 import http.client
+import os
 import re
 import ssl
 import sys
@@ -30,6 +31,14 @@ pytestmark = [pytest.mark.needs("dashboard"), pytest.mark.needs("portal")]
 PORT = 9444
 MEMORY_MIB = 35
 GUARDED = ("/", "/?part=1", "/logs?q=etcd", "/nodes/{node}", "/static/portal.js", "/metrics", "/api/v1/query?query=up", "/etc/portal/site.json")
+
+# The pictures of docs/portal.md, written to the folder ASHLAR_PICTURES: path, width and height in CSS pixels, scheme, scale.
+PICTURES = {
+    "wide": ("/", 1280, 1500, "light", 0.6),
+    "node": ("/nodes/{node}", 1280, 1300, "light", 0.55),
+    "dark": ("/", 1280, 1500, "dark", 0.55),
+    "phone": ("/", 360, 1100, "light", 1.0),
+}
 
 # Tries from a node: what is locked by them is that node's address, not ours.
 TRY = r"""
@@ -278,6 +287,11 @@ def test_it_is_whole_in_a_browser(plan: Plan, portals: list[Node], person: tuple
                     await page.open(f"https://{portals[0].address}:{PORT}{path}")
                     assert await page.run("document.documentElement.scrollWidth") <= width, (path, width)
             assert page.problems == []
+            folder = os.environ.get("ASHLAR_PICTURES")
+            for name, (path, width, height, scheme, scale) in PICTURES.items() if folder else ():
+                await page.look(width, 900, scheme, phone=width < 800)
+                await page.open(f"https://{portals[0].address}:{PORT}{path.format(node=portals[0].name)}")
+                await page.picture(Path(str(folder)) / f"portal-{name}.png", height, scale)
 
     asyncio.run(asyncio.wait_for(work(), 90))
 

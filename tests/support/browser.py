@@ -104,12 +104,11 @@ class Page:
         await self.call("Emulation.setDeviceMetricsOverride", width=width, height=height, deviceScaleFactor=scale, mobile=phone)
         await self.call("Emulation.setEmulatedMedia", features=[{"name": "prefers-color-scheme", "value": scheme}])
 
-    async def picture(self, path: Path, whole: bool = False) -> None:
-        """What is seen, as PNG; `whole` for the page down to its end."""
-        options: dict[str, Any] = {"format": "png"}
-        if whole:
-            size = (await self.call("Page.getLayoutMetrics"))["cssContentSize"]
-            options.update(captureBeyondViewport=True, clip={"x": 0, "y": 0, "width": size["width"], "height": size["height"], "scale": 1})
+    async def picture(self, path: Path, height: int = 0, scale: float = 1) -> None:
+        """The page from its top, as PNG: so many CSS pixels of it, or all."""
+        size = (await self.call("Page.getLayoutMetrics"))["cssContentSize"]
+        clip = {"x": 0, "y": 0, "width": size["width"], "height": min(height or size["height"], size["height"]), "scale": scale}
+        options: dict[str, Any] = {"format": "png", "captureBeyondViewport": True, "clip": clip}
         path.write_bytes(base64.b64decode((await self.call("Page.captureScreenshot", **options))["data"]))
 
 
