@@ -34,7 +34,7 @@ GUARDED = ("/", "/?part=1", "/logs?q=etcd", "/nodes/{node}", "/static/portal.js"
 
 # The pictures of docs/portal.md, written to the folder ASHLAR_PICTURES: path, width and height in CSS pixels, scheme, scale.
 PICTURES = {
-    "wide": ("/", 1280, 1500, "light", 0.6),
+    "wide": ("/", 1280, 1400, "light", 0.6),
     "node": ("/nodes/{node}", 1280, 1300, "light", 0.55),
     "dark": ("/", 1280, 1500, "dark", 0.55),
     "phone": ("/", 360, 1100, "light", 1.0),

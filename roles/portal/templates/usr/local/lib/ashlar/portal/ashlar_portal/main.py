@@ -58,8 +58,8 @@ async def serve(settings: model.Settings, secrets: model.Secrets, site_path: str
     stopped = asyncio.Event()
     timeout = aiohttp.ClientTimeout(total=settings.timeout_seconds * 2)
     session = aiohttp.ClientSession(
-        # Each connection costs memory, and what it carries takes milliseconds: a few for each upstream are enough.
-        connector=aiohttp.TCPConnector(limit=32, limit_per_host=3, keepalive_timeout=20),
+        # Each connection costs memory, and what it carries takes milliseconds: a few for each upstream, and not for long, are enough.
+        connector=aiohttp.TCPConnector(limit=32, limit_per_host=3, keepalive_timeout=4),
         timeout=timeout,
         cookie_jar=aiohttp.DummyCookieJar(),
         trust_env=False,

@@ -137,7 +137,7 @@ class Replicas:
 class Memory:
     """Readings by key. Several who want the same at once share one question; `most` of them are kept."""
 
-    def __init__(self, most: int = 128, clock: Callable[[], float] = time.time, failure_seconds: float = 3.0) -> None:
+    def __init__(self, most: int = 48, clock: Callable[[], float] = time.time, failure_seconds: float = 3.0) -> None:
         self._most, self._clock, self._failure = most, clock, failure_seconds
         self._kept: OrderedDict[str, Reading[Any]] = OrderedDict()
         self._tried: dict[str, float] = {}

@@ -345,7 +345,7 @@ def verdict(site: Site, courses: Sequence[Course], nodes: Sequence[Row], facts: 
     counts = [
         _count(sum(1 for one in stones if one.level in ("critical", "warning")), "component"),
         _count(sum(1 for row in nodes if row.level in ("critical", "warning")), "node"),
-        _count(len(alerts), "alert"),
+        _count(len(figures.grouped(alerts)), "alert"),
         _count(sum(1 for one in certificates if one.level != "ok"), "certificate"),
     ]
     said = [count for count in counts if count]
