@@ -69,6 +69,9 @@ class Portal:
         self.pages.globals.update(ago=views.ago, moment=views.moment, machine_time=views.machine_time, ranges=list(views.RANGES), number=charts.number)
         self.pages.filters.update(soft=views.soft, marked=views.marked)
         self.pages.filters["path"] = lambda text: quote(str(text), safe="")
+        # Compiled now, what that takes is given back before anything is kept.
+        for name in self.pages.list_templates():
+            self.pages.get_template(name)
         self.use(site)
 
     def use(self, site: Site) -> None:
