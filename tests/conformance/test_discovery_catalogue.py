@@ -76,7 +76,13 @@ def asked(node: Node, name: str) -> set[str]:
 
 def knows(node: Node, name: str, addresses: set[str], seconds: float) -> None:
     """Waits until the host itself finds exactly these addresses."""
-    until(f"{node.name} finds {name} at {sorted(addresses)}", lambda: asked(node, name) == addresses, seconds)
+
+    def look() -> bool:
+        found = asked(node, name)
+        assert found == addresses, f"{sorted(found)}"
+        return True
+
+    until(f"{node.name} finds {name} at {sorted(addresses)}", look, seconds)
 
 
 def test_every_host_finds_what_runs_on_every_node(plan: Plan, every: list[Node], catalogue: Catalogue) -> None:
@@ -440,7 +446,7 @@ def test_everything_off_and_on_in_any_order_comes_back_by_itself(
     at_once(lambda node: until(f"{node.name} answers by SSH", lambda: reachable(node), BOOT), order)
     until("the catalogue takes writes", lambda: write(catalogue, voters[0], f"{key}-after", "after"), BOOT)
     print(f"the catalogue takes writes {time.monotonic() - start:.1f} s after the last node was switched on")
-    assert read(catalogue, voters[-1], key) == "kept"
+    until("another server gives what was written before", lambda: read(catalogue, voters[-1], key) == "kept", BOOT)
     for service, addresses in wanted_services(plan).items():
         at_once(partial(knows, name=catalogue.name(service), addresses=addresses, seconds=BOOT), order)
     catalogue.call(voters[0], "DELETE", "/v1/kv/ashlar/conformance/?recurse")

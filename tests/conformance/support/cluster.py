@@ -219,9 +219,10 @@ class Workload:
         return self.cluster.create(deployment(name, replicas, self.image, **pod), self.namespace)
 
     def remove(self, name: str) -> None:
-        """Removes a Deployment and its Service."""
+        """Removes a Deployment and its Service, and waits until none of its pods can be taken for one of the next Deployment of that name."""
         for kind in ("Deployment", "Service"):
             self.cluster.delete(self.path(kind, name))
+        until(f"no pod of {name} is left", lambda: not self.cluster.pods(self.namespace, f"app={name}"), 60)
 
     def running(self, name: str, count: int, seconds: float = 60) -> list[Object]:
         """The ready pods of an app, once there are so many."""
