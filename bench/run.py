@@ -37,6 +37,7 @@ sys.path.insert(0, str(ROOT / "tests"))
 
 from conformance.support import plan as plans  # noqa: E402
 from conformance.support.nodes import connect  # noqa: E402
+from conformance.support.waiting import at_once  # noqa: E402
 
 RESULTS = ROOT / "bench" / "results"
 
@@ -47,8 +48,8 @@ QUOTED = {
     "kubespray, second run": "456 s, and 30 things changed",
     "kubespray, host-tasks": "1,224 on its first node",
 }
+IDLE_SECONDS = 60
 TARGETS = {"fresh_seconds": 90.0, "noop_seconds": 20.0, "noop_changed": 0, "host_tasks": 60}
-
 
 
 @dataclass(frozen=True)
@@ -61,28 +62,48 @@ class Addition:
     noop_seconds: float
 
 
-ADDITIONS = (
-    Addition("discovery and ingress", {"discovery": "coredns", "load_balancer": "kubernetes_node"}, 25.0, 6.0),
-    Addition("observability", {"monitoring": "metrics_server", "logging": [], "dashboard": []}, 40.0, 8.0),
-)
+OBSERVABILITY = Addition("observability", {"monitoring": "metrics_server", "logging": [], "dashboard": []}, 40.0, 8.0)
+ADDITIONS = (Addition("discovery and ingress", {"discovery": "coredns", "load_balancer": "kubernetes_node"}, 25.0, 6.0), OBSERVABILITY)
 
-MEMORY = r"""
-import glob, json, os
-units = {}
-for path in glob.glob("/proc/[0-9]*/cgroup"):
-    try:
-        groups = dict((line.split(":", 2)[1], line.strip().split(":", 2)[2]) for line in open(path))
-        group = groups.get("name=systemd") or groups.get("", "")
-        pss = [int(line.split()[1]) for line in open(os.path.dirname(path) + "/smaps_rollup") if line.startswith("Pss:")]
-    except (OSError, IndexError):
-        continue
-    parts = [part for part in group.split("/") if part]
-    name = next((part for part in parts if part.endswith((".service", ".scope")) and "kubepods" not in group), None)
-    if "kubepods" in group or group.startswith("/k8s.io") or any("cri-containerd" in part for part in parts):
-        name = "pods"
-    units[name or "/".join(parts) or "init"] = units.get(name or "/".join(parts) or "init", 0) + sum(pss)
-info = dict((line.split(":")[0], int(line.split()[1])) for line in open("/proc/meminfo"))
-print(json.dumps({"units_kib": units, "container": os.path.exists("/run/.containerenv") or os.environ.get("container", "")}))
+# What all that watches a site may take on an idle one.
+WATCHERS_MIB = 600
+WATCHERS_CORE_PERCENT = 10
+
+# By unit: proportional set size and what of it is the unit's own (the rest is pages of programs, which the kernel takes back when it needs them), and the
+# seconds of the processor in a while. A process that comes and goes in between counts for who waited for it.
+IDLE = r"""
+import glob, json, os, sys, time
+
+def look():
+    units = {}
+    for path in glob.glob("/proc/[0-9]*/cgroup"):
+        home = os.path.dirname(path)
+        try:
+            groups = dict((line.split(":", 2)[1], line.strip().split(":", 2)[2]) for line in open(path))
+            group = groups.get("name=systemd") or groups.get("", "")
+            sizes = dict((line.split()[0], int(line.split()[1])) for line in open(home + "/smaps_rollup") if line.startswith("Pss"))
+            times = open(home + "/stat").read().rpartition(")")[2].split()[11:15]
+        except (OSError, IndexError):
+            continue
+        if not sizes:
+            continue
+        parts = [part for part in group.split("/") if part]
+        name = next((part for part in parts if part.endswith((".service", ".scope"))), "/".join(parts) or "init")
+        if "kubepods" in group or group.startswith("/k8s.io") or any("cri-containerd" in part for part in parts):
+            name = "pods"
+        unit = units.setdefault(name, {"pss_kib": 0, "own_kib": 0, "cpu": 0.0})
+        unit["pss_kib"] += sizes["Pss:"]
+        unit["own_kib"] += sizes["Pss_Anon:"]
+        unit["cpu"] += sum(map(int, times)) / os.sysconf("SC_CLK_TCK")
+    return units
+
+[seconds] = json.loads(sys.argv[1])
+before = look()
+time.sleep(seconds)
+after = look()
+for name, unit in after.items():
+    unit["cpu"] = max(0.0, unit["cpu"] - before.get(name, unit)["cpu"])
+print(json.dumps(after))
 """
 
 
@@ -241,17 +262,46 @@ def install(folder: Path, logs: Path, kind: str, number: str) -> Run:
     )
 
 
-def memory(folder: Path, settle_seconds: float) -> dict[str, Any]:
-    """Of an idle node, by unit, in MiB: proportional set size (shared pages counted once), the mean of all nodes."""
+def units_of(plan: plans.Plan, addition: Addition) -> dict[str, list[str]]:
+    """Component -> its units, of the components that an addition adds to a site, as their health checks name them."""
+    found = {}
+    for slot, kept in addition.without.items():
+        for component in plan.slots.get(slot, []):
+            if component not in kept:
+                health = plans.manifest(component).get("health", [])
+                found[component] = sorted({unit for check in health for unit in [check.get("unit") or check.get("log_unit")] if unit})
+    return found
+
+
+def idle(folder: Path, settle_seconds: float) -> dict[str, Any]:
+    """What the units of an idle site need, each the sum of all nodes: MiB in all, MiB of their own, percent of a core."""
     time.sleep(settle_seconds)
     plan = plans.read(str(folder))
-    found = {name: connect(machine).python(MEMORY)["units_kib"] for name, machine in plan.machines.items()}
-    names = sorted({unit for units in found.values() for unit in units})
-    mean = {unit: round(statistics.mean(units.get(unit, 0) for units in found.values()) / 1024, 1) for unit in names}
-    # The connection that asks, and what it starts.
-    own = {unit for unit in mean if unit.startswith(("session-", "ssh"))}
-    units = {unit: size for unit, size in sorted(mean.items(), key=lambda item: -item[1]) if unit not in own}
-    return {"settle_seconds": settle_seconds, "nodes": len(found), "units_mib": units, "total_mib": round(sum(units.values()), 1)}
+    looked = at_once(lambda machine: connect(machine).python(IDLE, IDLE_SECONDS, seconds=IDLE_SECONDS + 60), plan.machines.values())
+    # Without the connection that asks, and what it starts.
+    names = {unit for units in looked for unit in units if not unit.startswith(("session-", "ssh"))}
+    sums = {
+        unit: {
+            "nodes": sum(unit in units for units in looked),
+            "mib": round(sum(units[unit]["pss_kib"] for units in looked if unit in units) / 1024, 1),
+            "own_mib": round(sum(units[unit]["own_kib"] for units in looked if unit in units) / 1024, 1),
+            "core_percent": round(100 * sum(units[unit]["cpu"] for units in looked if unit in units) / IDLE_SECONDS, 2),
+        }
+        for unit in names
+    }
+    watchers = {
+        component: {key: round(sum(sums[unit][key] for unit in units if unit in sums), 2) for key in ("mib", "own_mib", "core_percent")}
+        for component, units in units_of(plan, OBSERVABILITY).items()
+    }
+    return {
+        "settle_seconds": settle_seconds,
+        "seconds": IDLE_SECONDS,
+        "nodes": len(looked),
+        "units": dict(sorted(sums.items(), key=lambda item: -item[1]["mib"])),
+        "node_mib": round(sum(unit["mib"] for unit in sums.values()) / len(looked), 1),
+        "watchers": watchers,
+        "watchers_sum": {key: round(sum(one[key] for one in watchers.values()), 1) for key in ("mib", "own_mib", "core_percent")},
+    }
 
 
 def slowest(run: Run, count: int = 15) -> list[dict[str, Any]]:
@@ -368,17 +418,34 @@ def page(result: dict[str, Any]) -> str:
             "|---|---|---|---|",
         ]
         lines += [f"| {task['seconds']:.2f} | {task['hosts']} | {plain(task['play'])} | {plain(task['name'])} |" for task in result[key]]
-    if result["memory"]:
-        told = result["memory"]
-        lines += ["", f"## Memory of an idle node: {told['total_mib']} MiB", ""]
-        lines += [
-            f"Proportional set size by unit, mean of {told['nodes']} nodes, {told['settle_seconds']:g} s after the last run.",
-            "",
-            "| MiB | unit |",
-            "|---|---|",
-        ]
-        lines += [f"| {size} | {unit} |" for unit, size in told["units_mib"].items() if size >= 0.5]
+    if result["idle"]:
+        lines += idle_page(result["idle"])
     return "\n".join(lines) + "\n"
+
+
+def idle_page(told: dict[str, Any]) -> list[str]:
+    """What an idle site needs, for people."""
+
+    def table(title: str, rows: dict[str, dict[str, float]]) -> list[str]:
+        return [
+            "",
+            f"| {title} | MiB | of its own | percent of a core |",
+            "|---|---|---|---|",
+            *(f"| {name} | {row['mib']} | {row['own_mib']} | {row['core_percent']} |" for name, row in rows.items()),
+        ]
+
+    whole = told["watchers_sum"]
+    return [
+        "",
+        f"## An idle site: {told['node_mib']} MiB a node",
+        "",
+        f"Sums of {told['nodes']} nodes, {told['settle_seconds']:g} s after the last run, for {told['seconds']} s. MiB is the proportional set size; what",
+        "is not a unit's own is pages of programs, which the kernel takes back when it needs them.",
+        "",
+        f"What watches the site (limits: {WATCHERS_MIB} MiB, {WATCHERS_CORE_PERCENT} percent of a core):",
+        *table("component", {**told["watchers"], "all": whole}),
+        *table("unit", {unit: row for unit, row in told["units"].items() if row["mib"] >= 0.5}),
+    ]
 
 
 def cold_figures(given: list[str]) -> dict[str, str]:
@@ -412,7 +479,7 @@ def measure(options: argparse.Namespace) -> dict[str, Any]:
             say(f"round {number} of {options.runs}, load {load}")
             *before, whole = [pair(folder, logs, f"{number}-{step}", options.site, template, without) for step, without in enumerate([*steps, ()])]
             rounds.append(Round(load, whole, before))
-        idle = memory(folder, options.settle) if options.settle >= 0 else None
+        resting = idle(folder, options.settle) if options.settle >= 0 else None
     last = rounds[-1].whole
     return {
         "date": datetime.date.today().isoformat(),
@@ -422,7 +489,7 @@ def measure(options: argparse.Namespace) -> dict[str, Any]:
         "targets": TARGETS,
         "quoted": QUOTED,
         "cold": cold,
-        "memory": idle,
+        "idle": resting,
         "slowest_fresh": slowest(last.fresh),
         "slowest_noop": slowest(last.noop, 10),
         "runs": [asdict(one) for one in rounds],
@@ -439,7 +506,7 @@ def main() -> int:
     parser.add_argument("--additions", action="store_true", help="measure what each of the additions costs, too (three times as long)")
     parser.add_argument("--inventory", default="inventories/local", help="the site whose stack file is measured")
     parser.add_argument("--site", default="bench", help="name of the site that is made for it")
-    parser.add_argument("--settle", type=float, default=60, help="seconds a platform is left alone before its memory is read; -1: not read")
+    parser.add_argument("--settle", type=float, default=60, help="seconds a platform is left alone before one looks what it needs; -1: not at all")
     parser.add_argument("--cold", action="append", default=[], metavar="NAME=VALUE", help="a figure measured elsewhere, such as quickstart_seconds=1034")
     parser.add_argument("--logs", help="a new folder for the output of all runs (default: a temporary one)")
     parser.add_argument("--results", type=Path, default=RESULTS, help="where the result is written")

@@ -13,7 +13,7 @@ from ansible.template import trust_as_template
 from ansible_collections.ashlar.stack.plugins.module_utils.tree_bundle import Source, pack
 
 SUFFIX = ".j2"
-IGNORED = (".git", ".gitkeep", ".DS_Store", "__pycache__")
+IGNORED = (".git", ".gitkeep", ".DS_Store", "__pycache__", ".mypy_cache", ".ruff_cache")
 
 
 def walk(folder: str) -> Iterator[tuple[str, str]]:
