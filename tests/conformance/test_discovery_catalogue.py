@@ -17,7 +17,7 @@ from .support.catalogue import Catalogue
 from .support.cluster import Workload, random_name
 from .support.nodes import Node
 from .support.plan import Plan, manifest
-from .support.power import Power, reachable
+from .support.power import BOOT, Power, reachable
 from .support.remote import LISTEN
 from .support.waiting import at_once, until
 
@@ -26,7 +26,6 @@ pytestmark = [pytest.mark.needs("discovery"), pytest.mark.needs("consul", "cored
 APPEARS = 1.0
 DISAPPEARS = 3.0
 WRITES = 10.0
-BOOT = 60
 PORT = 18473
 
 
