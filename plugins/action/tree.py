@@ -3,8 +3,10 @@
 
 from __future__ import annotations
 
+import hashlib
+import json
 import os
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 from ansible.errors import AnsibleActionFail, AnsibleError
@@ -14,6 +16,13 @@ from ansible_collections.ashlar.stack.plugins.module_utils.tree_bundle import So
 
 SUFFIX = ".j2"
 IGNORED = (".git", ".gitkeep", ".DS_Store", "__pycache__", ".mypy_cache", ".ruff_cache")
+RETURNED = ("changed_paths", "removed_paths", "started", "restarted", "reloaded", "stopped")
+
+
+def fingerprint(arguments: Mapping[str, Any], sources: Sequence[Source]) -> str:
+    """Of everything that is asked of a tree: the task's arguments, and path, content and executable bit of every file. 64 hexadecimal digits."""
+    files = sorted((source.path, source.digest, source.executable) for source in sources)
+    return hashlib.sha256(json.dumps([arguments, files], sort_keys=True, default=str).encode()).hexdigest()
 
 
 def walk(folder: str) -> Iterator[tuple[str, str]]:
@@ -42,16 +51,26 @@ class ActionModule(ActionBase):
         task_vars = task_vars or {}
         super().run(tmp, task_vars)
         arguments = dict(self._task.args)
-        if "bundle" in arguments:
-            raise AnsibleActionFail("tree: 'bundle' is made from 'source' and cannot be given; leave it out")
+        for made in ("bundle", "fingerprint"):
+            if made in arguments:
+                raise AnsibleActionFail(f"tree: '{made}' is made from 'source' and cannot be given; leave it out")
         source = arguments.pop("source", None)
         name = arguments.get("name", "?")
         if arguments.get("state", "present") != "absent":
             folder = self._folder(str(source) if source else "templates", str(name), source is not None)
-            arguments["bundle"] = pack(self._sources(folder, str(name), task_vars))
+            sources = self._sources(folder, str(name), task_vars)
+            if arguments.get("root", "/") == "/":
+                asked = fingerprint(arguments, sources)
+                if task_vars.get("ansible_facts", {}).get("ashlar_trees", {}).get(name) == asked:
+                    return {"changed": False, **{kind: [] for kind in RETURNED}}
+                arguments["fingerprint"] = asked
+            arguments["bundle"] = pack(sources)
         result: dict[str, Any] = self._execute_module(module_name="ashlar.stack.tree", module_args=arguments, task_vars=task_vars)
         # The arguments hold the whole tree, secrets too; nobody needs them back.
         result.pop("invocation", None)
+        if result.get("changed"):
+            # Other trees may feel the change: what the survey has found does not hold any more.
+            result["ansible_facts"] = {"ashlar_trees": {}}
         return result
 
     def _folder(self, source: str, name: str, given: bool) -> str:

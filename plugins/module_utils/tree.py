@@ -16,7 +16,7 @@ import re
 import shutil
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from typing import Callable, NamedTuple
+from typing import Any, Callable, NamedTuple
 
 from ansible_collections.ashlar.stack.plugins.module_utils import tree_effects as effects
 from ansible_collections.ashlar.stack.plugins.module_utils import units as unit_state
@@ -96,7 +96,7 @@ class Memory:
 
     `paths`: path -> digest of what was laid down there; `intended`: path -> digest of what was about to be; `folders`: those it made;
     `making`: those it was about to make; `units`: those it started; `applied`: path -> digest that has taken effect; `pending`: kernel
-    settings that did not hold.
+    settings that did not hold; `asked`: what was asked when it was laid down last, as tree_survey reads it.
     """
 
     paths: dict[str, str] = field(default_factory=dict)
@@ -106,6 +106,7 @@ class Memory:
     units: list[str] = field(default_factory=list)
     applied: dict[str, str] = field(default_factory=dict)
     pending: list[list[str]] = field(default_factory=list)
+    asked: dict[str, Any] = field(default_factory=dict)
 
     def text(self) -> bytes:
         """As it is written: JSON, sorted."""
@@ -267,14 +268,17 @@ class Tree:
         owners: Owners | None = None,
         live: bool = True,
         step: Callable[[str], None] = lambda name: None,
+        asked: Mapping[str, Any] | None = None,
     ) -> None:
-        """`live` False lays files only and runs nothing of the host (for images); `step` is told each step before it is done."""
+        """`live` False lays files only and runs nothing of the host (for images); `step` is told each step before it is done; `asked` is
+        remembered with what was laid down, for a survey."""
         self.spec = spec
         self.files = files
         self.runner = runner
         self.owners = owners or Owners()
         self.live = live
         self.step = step
+        self.asked = dict(asked or {})
         self.units = Units(files, runner)
         self.entries = {} if spec.absent else entries_of(spec, sources)
         self.directories = (
@@ -291,6 +295,15 @@ class Tree:
             raise TreeError(f"tree {self.spec.name}: {error}") from None
         except OSError as error:
             raise TreeError("tree {}: {}: {}".format(self.spec.name, error.filename or "a file", error.strerror or error)) from None
+
+    def intact(self) -> bool:
+        """Whether there is nothing to do; False also where a check does not foretell it, as with kernel settings that did not hold."""
+        memory, _written = self._remember()
+        contents = {path: entry.digest for path, entry in self.entries.items()}
+        if memory.pending or any(effects.pending_places(contents, memory.applied).values()):
+            return False
+        result = self.lay(check=True)
+        return not result.changed and not result.warnings
 
     def _lay(self, check: bool) -> Result:
         if not check:
@@ -345,6 +358,7 @@ class Tree:
             units=sorted(spec.name for spec in self.spec.units) if not self.spec.absent else [],
             applied=applied,
             pending=kept,
+            asked=self.asked,
         )
         if self.spec.absent:
             self.step("memory")

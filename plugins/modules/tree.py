@@ -16,6 +16,7 @@ description:
   - Files and folders whose name begins with C(_) at the top of the folder are not laid down; they are for C(include) and C(import).
   - What differs is written atomically, after O(validate) accepted it. Files that the tree laid down before and no longer has are removed,
     and nothing else is.
+  - After M(ashlar.stack.tree_survey), a tree that is intact and of which the very same is asked is not sent to its host again.
   - A restart is state. What each unit of O(units) was last started with is remembered by digest, and the unit is restarted when that
     differs, so a run that was interrupted anywhere is made good by the next.
   - Some places act by themselves when written. C(/etc/sysusers.d) creates users before owners are set, C(/etc/tmpfiles.d) creates what it
@@ -169,6 +170,10 @@ options:
     description:
       - The files, packed by the action plugin from O(source). Not to be given.
     type: str
+  fingerprint:
+    description:
+      - Of everything that is asked, made by the action plugin for M(ashlar.stack.tree_survey). Not to be given.
+    type: str
 notes:
   - Supports check mode (everything is computed, nothing is touched) and diff.
   - A destination that is a symbolic link is itself replaced. On the way there only links owned by root are followed.
@@ -233,23 +238,15 @@ warnings:
   returned: when there are some
 """
 
-import re
 from typing import Any
 
 from ansible.module_utils.basic import AnsibleModule
-from ansible_collections.ashlar.stack.plugins.module_utils.tree import (
-    Attributes,
-    Tree,
-    TreeError,
-    TreeSpec,
-    Validator,
-    check_path,
-    parse_mode,
-)
+from ansible_collections.ashlar.stack.plugins.module_utils.tree import Tree, TreeError
 from ansible_collections.ashlar.stack.plugins.module_utils.tree_bundle import BundleError, unpack
 from ansible_collections.ashlar.stack.plugins.module_utils.tree_files import host_files
 from ansible_collections.ashlar.stack.plugins.module_utils.tree_run import HostRunner
-from ansible_collections.ashlar.stack.plugins.module_utils.units import UnitSpec, valid_name
+from ansible_collections.ashlar.stack.plugins.module_utils.tree_spec import spec_of
+from ansible_collections.ashlar.stack.plugins.module_utils.tree_survey import asked
 
 OWNER = {"owner": {"type": "str", "default": "root"}, "group": {"type": "str", "default": "root"}}
 PATH = {"path": {"type": "str", "required": True}}
@@ -286,50 +283,8 @@ ARGUMENTS: dict[str, Any] = {
     },
     "root": {"type": "path", "default": "/"},
     "bundle": {"type": "str", "no_log": True},
+    "fingerprint": {"type": "str"},
 }
-
-
-def attributes(item: dict[str, Any], where: str) -> Attributes:
-    """One entry of `files` or `directories`."""
-    return Attributes(item["path"], item["owner"], item["group"], parse_mode(item["mode"], where + " " + item["path"]))
-
-
-def spec_of(arguments: dict[str, Any]) -> TreeSpec:
-    """The module's arguments as what the tree shall be; TreeError for what the argument specification cannot tell."""
-    name = arguments["name"]
-    if not re.match(r"[A-Za-z0-9][A-Za-z0-9_.-]*\Z", name):
-        raise TreeError(f"name '{name}' is not allowed; use letters, digits, '_', '-' and '.', beginning with a letter or digit")
-    where = f"tree {name}: "
-    for unit in arguments["units"]:
-        if not valid_name(unit["name"]) or "@." in unit["name"]:
-            raise TreeError(where + "unit '{}' is not a unit's name; write it with its suffix, like etcd.service".format(unit["name"]))
-        for pattern in unit["watch"] + unit["reload"] + (unit["files"] or []):
-            if not pattern.startswith("/"):
-                raise TreeError(where + "unit {}: '{}' must be an absolute path or glob".format(unit["name"], pattern))
-    names = [unit["name"] for unit in arguments["units"]]
-    if len(set(names)) != len(names):
-        raise TreeError(
-            where + "a unit is named twice in 'units': {}".format(", ".join(sorted({item for item in names if names.count(item) > 1})))
-        )
-    return TreeSpec(
-        name=name,
-        files=tuple(attributes(item, where + "files") for item in arguments["files"]),
-        directories=tuple(attributes(item, where + "directories") for item in arguments["directories"]),
-        links={check_path(item["path"], where + "links"): item["target"] for item in arguments["links"]},
-        validate=tuple(Validator(item["path"], tuple(item["command"])) for item in arguments["validate"]),
-        units=tuple(
-            UnitSpec(
-                name=unit["name"],
-                state=unit["state"],
-                enabled=unit["enabled"],
-                files=None if unit["files"] is None else tuple(unit["files"]),
-                watch=tuple(unit["watch"]),
-                reload=tuple(unit["reload"]),
-            )
-            for unit in arguments["units"]
-        ),
-        absent=arguments["state"] == "absent",
-    )
 
 
 def main() -> None:
@@ -343,7 +298,7 @@ def main() -> None:
         sources = unpack(arguments["bundle"]) if arguments["bundle"] else []
         with host_files(arguments["root"]) as files:
             live = arguments["root"] == "/"
-            result = Tree(spec, sources, files, HostRunner(), live=live).lay(module.check_mode)
+            result = Tree(spec, sources, files, HostRunner(), live=live, asked=asked(arguments, sources)).lay(module.check_mode)
     except (TreeError, BundleError) as error:
         module.fail_json(msg=str(error))
     for warning in result.warnings:
