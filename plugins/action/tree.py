@@ -25,6 +25,16 @@ def fingerprint(arguments: Mapping[str, Any], sources: Sequence[Source]) -> str:
     return hashlib.sha256(json.dumps([arguments, files], sort_keys=True, default=str).encode()).hexdigest()
 
 
+def intact(name: str, variables: Mapping[str, Any]) -> str:
+    """The fingerprint of a tree that this run's survey found as it was asked for; "" without a survey, and after a change on the host.
+
+    The survey is a registered variable, which no cache of facts hands to another run.
+    """
+    if variables.get("ansible_facts", {}).get("ashlar_tree_changed", True):
+        return ""
+    return str(variables.get("tree_survey", {}).get("intact", {}).get(name, ""))
+
+
 def walk(folder: str) -> Iterator[tuple[str, str]]:
     """Every file below `folder` as (file, path on the host without .j2), sorted; what begins with `_` at the top is for includes."""
     for here, folders, names in os.walk(folder):
@@ -61,7 +71,7 @@ class ActionModule(ActionBase):
             sources = self._sources(folder, str(name), task_vars)
             if arguments.get("root", "/") == "/":
                 asked = fingerprint(arguments, sources)
-                if task_vars.get("ansible_facts", {}).get("ashlar_trees", {}).get(name) == asked:
+                if intact(str(name), task_vars) == asked:
                     return {"changed": False, **{kind: [] for kind in RETURNED}}
                 arguments["fingerprint"] = asked
             arguments["bundle"] = pack(sources)
@@ -70,7 +80,7 @@ class ActionModule(ActionBase):
         result.pop("invocation", None)
         if result.get("changed"):
             # Other trees may feel the change: what the survey has found does not hold any more.
-            result["ansible_facts"] = {"ashlar_trees": {}}
+            result["ansible_facts"] = {"ashlar_tree_changed": True}
         return result
 
     def _folder(self, source: str, name: str, given: bool) -> str:

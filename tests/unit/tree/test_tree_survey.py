@@ -196,10 +196,10 @@ def controller(tmp_path: Path) -> Controller:
     return made
 
 
-def known(controller: Controller, **more: Any) -> dict[str, Any]:
+def known(controller: Controller, changed: bool = False, **more: Any) -> dict[str, Any]:
     trees = {"app": controller.sent["fingerprint"]}
     controller.sent = {}
-    return {"a": 1, "ansible_facts": {"ashlar_trees": trees}, **more}
+    return {"a": 1, "tree_survey": {"intact": trees}, "ansible_facts": {"ashlar_tree_changed": changed}, **more}
 
 
 def test_what_is_intact_and_asked_again_is_not_sent(controller: Controller):
@@ -227,7 +227,15 @@ def test_a_tree_that_is_to_go_is_always_sent(controller: Controller):
 
 def test_a_change_ends_what_the_survey_has_found(controller: Controller):
     controller.run({"a": 3})
-    assert controller.result["ansible_facts"] == {"ashlar_trees": {}}
+    assert controller.result["ansible_facts"] == {"ashlar_tree_changed": True}
+    controller.run(known(controller, changed=True))
+    assert controller.sent
+
+
+def test_what_another_run_found_counts_for_nothing(controller: Controller):
+    variables = known(controller)
+    controller.run({"a": 1, "ansible_facts": {**variables["ansible_facts"], "tree_survey": variables["tree_survey"]}})
+    assert controller.sent
 
 
 def test_a_fingerprint_is_of_everything_that_is_asked():
