@@ -25,8 +25,13 @@ ENVIRONMENT = {**os.environ, "ANSIBLE_FORCE_COLOR": "0", "ANSIBLE_NOCOLOR": "1"}
 VARIABLES = SITE / "state" / "machines.tfvars"
 OLD = ("mol-terraform-control-1", "mol-terraform-worker-1")
 NEW = "mol-terraform-worker-2"
-# On nodes that were there before, another node is an address to let in; the control plane knows it by name.
-MAY_CHANGE = {"/etc/ashlar/firewall.nft", "/etc/kubernetes/control/nodes.json"}
+# On nodes that were there before, another node is an address to let in; the control plane knows it by name, Prometheus scrapes it, the portal shows it.
+MAY_CHANGE = {
+    "/etc/ashlar/firewall.nft",
+    "/etc/kubernetes/control/nodes.json",
+    "/etc/portal/site.json",
+    "/etc/prometheus/targets/nodes.json",
+}
 # A login's own manager comes and goes with the login, and the server of artifacts with the nodes that fetch from it.
 PASSING = ("user@", "ashlar-artifacts.service")
 # What a node has on disk, what links there are, and since when which process of each unit runs.
