@@ -269,7 +269,7 @@ def pod_template(name: str, image: str, blob_kb: int = 0, **extra: Any) -> Objec
                     "env": [of_field("POD", "metadata.name"), of_field("NODE", "spec.nodeName"), {"name": "BLOB_KB", "value": str(blob_kb)}],
                     "ports": [{"name": "http", "containerPort": 8080}],
                     "readinessProbe": {"httpGet": {"path": "/", "port": 8080}, "periodSeconds": 1},
-                    "resources": {"requests": {"cpu": "5m", "memory": "8Mi"}, "limits": {"memory": "32Mi"}},
+                    "resources": {"requests": {"cpu": "50m", "memory": "8Mi"}, "limits": {"memory": "32Mi"}},
                     "securityContext": {"allowPrivilegeEscalation": False, "readOnlyRootFilesystem": True, "capabilities": {"drop": ["ALL"]}},
                     "volumeMounts": [{"name": "www", "mountPath": "/www"}],
                 }

@@ -95,7 +95,7 @@ def _checks(settings: Settings) -> str:
     limit = f" maxconn {settings.server_max_connections}" if settings.server_max_connections else ""
     return (
         f"  default-server check inter {settings.check_interval_ms} fastinter {max(50, settings.check_interval_ms // 5)} "
-        f"downinter {settings.check_interval_ms} fall 2 rise 1 observe layer4 error-limit 3 on-error sudden-death tcp-ut 3s{limit}"
+        f"downinter {settings.check_interval_ms} fall 3 rise 1 observe layer4 error-limit 3 on-error sudden-death tcp-ut 3s{limit}"
     )
 
 
