@@ -70,11 +70,13 @@ ADDITIONS = (DISCOVERY, OBSERVABILITY)
 # What all that watches a site may take on an idle one.
 WATCHERS_MIB = 600
 WATCHERS_CORE_PERCENT = 10
+IDLE_COLUMNS = {"mib": "MiB", "own_mib": "of its own", "accounted_mib": "accounted by systemd", "core_percent": "percent of a core"}
 
-# By unit: proportional set size and what of it is the unit's own (the rest is pages of programs, which the kernel takes back when it needs them), and the
-# seconds of the processor in a while. A process that comes and goes in between counts for who waited for it.
+# By unit: proportional set size and what of it is the unit's own (the rest is pages of programs, which the kernel takes back when it needs them), what
+# systemd accounts to it (its own, the pages of files that it was the first to read, and what the kernel holds for it; `systemctl status` shows it), and
+# the seconds of the processor in a while. A process that comes and goes in between counts for who waited for it.
 IDLE = r"""
-import glob, json, os, sys, time
+import glob, json, os, subprocess, sys, time
 
 def look():
     units = {}
@@ -93,7 +95,7 @@ def look():
         name = next((part for part in parts if part.endswith((".service", ".scope"))), "/".join(parts) or "init")
         if "kubepods" in group or group.startswith("/k8s.io") or any("cri-containerd" in part for part in parts):
             name = "pods"
-        unit = units.setdefault(name, {"pss_kib": 0, "own_kib": 0, "cpu": 0.0})
+        unit = units.setdefault(name, {"pss_kib": 0, "own_kib": 0, "accounted_kib": 0, "cpu": 0.0})
         unit["pss_kib"] += sizes["Pss:"]
         unit["own_kib"] += sizes["Pss_Anon:"]
         unit["cpu"] += sum(map(int, times)) / os.sysconf("SC_CLK_TCK")
@@ -105,6 +107,12 @@ time.sleep(seconds)
 after = look()
 for name, unit in after.items():
     unit["cpu"] = max(0.0, unit["cpu"] - before.get(name, unit)["cpu"])
+services = [name for name in after if name.endswith(".service")]
+command = ["systemctl", "show", "--property=Id,MemoryCurrent", *services]
+for block in subprocess.run(command, stdout=subprocess.PIPE, universal_newlines=True, check=True).stdout.split("\n\n"):
+    told = dict(line.split("=", 1) for line in block.splitlines() if "=" in line)
+    if told.get("Id") in after and told.get("MemoryCurrent", "").isdigit():
+        after[told["Id"]]["accounted_kib"] = int(told["MemoryCurrent"]) // 1024
 print(json.dumps(after))
 """
 
@@ -274,7 +282,7 @@ def units_of(plan: plans.Plan, addition: Addition) -> dict[str, list[str]]:
 
 
 def idle(folder: Path, settle_seconds: float) -> dict[str, Any]:
-    """What the units of an idle site need, each the sum of all nodes: MiB in all, MiB of their own, percent of a core."""
+    """What the units of an idle site need, each the sum of all nodes: MiB in all, of their own and as systemd accounts, percent of a core."""
     time.sleep(settle_seconds)
     plan = plans.read(str(folder))
     looked = at_once(lambda machine: connect(machine).python(IDLE, IDLE_SECONDS, seconds=IDLE_SECONDS + 60), plan.machines.values())
@@ -285,12 +293,13 @@ def idle(folder: Path, settle_seconds: float) -> dict[str, Any]:
             "nodes": sum(unit in units for units in looked),
             "mib": round(sum(units[unit]["pss_kib"] for units in looked if unit in units) / 1024, 1),
             "own_mib": round(sum(units[unit]["own_kib"] for units in looked if unit in units) / 1024, 1),
+            "accounted_mib": round(sum(units[unit]["accounted_kib"] for units in looked if unit in units) / 1024, 1),
             "core_percent": round(100 * sum(units[unit]["cpu"] for units in looked if unit in units) / IDLE_SECONDS, 2),
         }
         for unit in names
     }
     watchers = {
-        component: {key: round(sum(sums[unit][key] for unit in units if unit in sums), 2) for key in ("mib", "own_mib", "core_percent")}
+        component: {key: round(sum(sums[unit][key] for unit in units if unit in sums), 2) for key in IDLE_COLUMNS}
         for component, units in units_of(plan, OBSERVABILITY).items()
     }
     return {
@@ -300,7 +309,7 @@ def idle(folder: Path, settle_seconds: float) -> dict[str, Any]:
         "units": dict(sorted(sums.items(), key=lambda item: -item[1]["mib"])),
         "node_mib": round(sum(unit["mib"] for unit in sums.values()) / len(looked), 1),
         "watchers": watchers,
-        "watchers_sum": {key: round(sum(one[key] for one in watchers.values()), 1) for key in ("mib", "own_mib", "core_percent")},
+        "watchers_sum": {key: round(sum(one[key] for one in watchers.values()), 1) for key in IDLE_COLUMNS},
     }
 
 
@@ -429,9 +438,9 @@ def idle_page(told: dict[str, Any]) -> list[str]:
     def table(title: str, rows: dict[str, dict[str, float]]) -> list[str]:
         return [
             "",
-            f"| {title} | MiB | of its own | percent of a core |",
-            "|---|---|---|---|",
-            *(f"| {name} | {row['mib']} | {row['own_mib']} | {row['core_percent']} |" for name, row in rows.items()),
+            f"| {title} | {' | '.join(IDLE_COLUMNS.values())} |",
+            "|---" * (1 + len(IDLE_COLUMNS)) + "|",
+            *(f"| {name} | {' | '.join(str(row[key]) for key in IDLE_COLUMNS)} |" for name, row in rows.items()),
         ]
 
     whole = told["watchers_sum"]
@@ -440,7 +449,8 @@ def idle_page(told: dict[str, Any]) -> list[str]:
         f"## An idle site: {told['node_mib']} MiB a node",
         "",
         f"Sums of {told['nodes']} nodes, {told['settle_seconds']:g} s after the last run, for {told['seconds']} s. MiB is the proportional set size; what",
-        "is not a unit's own is pages of programs, which the kernel takes back when it needs them.",
+        "is not a unit's own is pages of programs, which the kernel takes back when it needs them. What systemd accounts to a unit is its own, the pages of",
+        "files that it was the first to read, and what the kernel holds for it.",
         "",
         f"What watches the site (limits: {WATCHERS_MIB} MiB, {WATCHERS_CORE_PERCENT} percent of a core):",
         *table("component", {**told["watchers"], "all": whole}),

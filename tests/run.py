@@ -24,7 +24,7 @@ SUITES: dict[str, list[list[str]]] = {
     ],
     "unit": [[str(BIN / "python"), "-m", "pytest", "tests/unit"]],
     # The small ones first: what breaks them breaks the platform too, and they say so sooner.
-    **{f"molecule {name}": [[str(BIN / "molecule"), "test", "--scenario-name", name]] for name in ("etcd", "consul", "default", "terraform")},
+    **{f"molecule {name}": [[str(BIN / "molecule"), "test", "--scenario-name", name]] for name in ("etcd", "consul", "monitoring", "default", "terraform")},
 }
 # What takes too long for every change; run by its name.
 LONG: dict[str, list[list[str]]] = {"openstack": [[str(BIN / "molecule"), "test", "--scenario-name", "openstack"]]}

@@ -2,8 +2,9 @@
 """Fixtures of the conformance tests.
 
 ASHLAR_INVENTORY names the site (a folder or a file; default inventories/local). A test module says with `pytest.mark.needs(...)` which
-slots or components it is about, and is left out where the site has none; a test marked `disruptive` switches off what the
-platform has to do without, and runs last (`-m "not disruptive"` leaves them out).
+slots or components it is about, and is left out where the site has none, as is one that uses the fixture `cluster` where there
+is no orchestrator; a test marked `disruptive` switches off what the platform has to do without, and runs last (`-m "not disruptive"`
+leaves them out).
 """
 
 from __future__ import annotations
@@ -46,12 +47,18 @@ def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
         metafunc.parametrize("control_node", plan_of(metafunc.config).on("kubernetes_control"))
 
 
+def needs(item: pytest.Item) -> set[str]:
+    """Slots and components without which a test is about nothing."""
+    named = {name for mark in item.iter_markers("needs") for name in mark.args}
+    return named | ({"orchestrator"} if "cluster" in getattr(item, "fixturenames", ()) else set())
+
+
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
     ours = [item for item in items if str(item.path).startswith(HERE)]
     if not ours:
         return
     plan = plan_of(config)
-    unneeded = [item for item in ours if not all(plan.has(name) for mark in item.iter_markers("needs") for name in mark.args)]
+    unneeded = [item for item in ours if not all(plan.has(name) for name in needs(item))]
     if unneeded:
         config.hook.pytest_deselected(items=unneeded)
     last = [item for item in ours if item.get_closest_marker("disruptive")]
