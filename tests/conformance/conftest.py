@@ -18,6 +18,7 @@ import pytest
 from .support import plan as plans
 from .support.catalogue import Catalogue
 from .support.cluster import Cluster, Workload, condition, daemon_set, random_name, service
+from .support.monitoring import container
 from .support.nodes import Node, connect
 from .support.power import BOOT, Power, reachable, switch
 from .support.waiting import at_once, until
@@ -77,6 +78,13 @@ def nodes(plan: plans.Plan) -> dict[str, Node]:
     made = {name: connect(machine) for name, machine in plan.machines.items()}
     at_once(lambda node: until(f"{node.name} answers by SSH", lambda: node.run("echo here"), 30), made.values())
     return made
+
+
+@pytest.fixture(scope="session")
+def measured(plan: plans.Plan, nodes: dict[str, Node]) -> Iterator[tuple[Node, str]]:
+    """A container that cAdvisor measures, where a site has it: the node, and its name."""
+    with container(plan, nodes) as made:
+        yield made
 
 
 @pytest.fixture(scope="session")

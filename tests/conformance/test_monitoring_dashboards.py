@@ -97,8 +97,20 @@ def pages(plan: Plan) -> dict[str, Dashboard]:
     return {page.name: page for page in found}
 
 
+@pytest.fixture(scope="module")
+def nothing(plan: Plan, asker: Node, request: pytest.FixtureRequest) -> set[str]:
+    """Panels that have nothing to show on this site. Where cAdvisor measures, a container runs from here on."""
+    if not plan.has("cadvisor"):
+        return set()
+    _, name = request.getfixturevalue("measured")
+    path = "/api/v1/query?" + urllib.parse.urlencode({"query": f'rate(container_cpu_usage_seconds_total{{name="{name}"}}[1m])'})
+    until("the container was read twice", lambda: ask(asker, 9090, "prometheus/scrape", [path])[0][2], 90, 3)
+    # Networks of containers are those of pods and of Docker; containerd alone gives none.
+    return set() if plan.has("orchestrator") or plan.has("docker") else {"Network"}
+
+
 @pytest.mark.parametrize("name", SOURCES)
-def test_every_query_of_a_page_is_answered(name: str, pages: dict[str, Dashboard], asker: Node) -> None:
+def test_every_query_of_a_page_is_answered(name: str, pages: dict[str, Dashboard], asker: Node, nothing: set[str]) -> None:
     if name not in pages:
         pytest.skip(f"the site has nothing that the page {name} is about")
     page = pages[name]
@@ -112,7 +124,7 @@ def test_every_query_of_a_page_is_answered(name: str, pages: dict[str, Dashboard
     for (status, error, found), question in zip(ask(asker, 9090, "prometheus/scrape", list(asked)), asked.values(), strict=True):
         if status != 200:
             wrong.append(f"{question.panel}: refused with {status}, {error}: {question.query}")
-        elif not found and not question.may_be_empty:
+        elif not found and not question.may_be_empty and not (name == "containers" and question.panel in nothing):
             wrong.append(f"{question.panel}: shows nothing: {question.query}")
     assert not wrong, f"{page.title}:\n" + "\n".join(wrong)
     print(f"{page.title}: {len(asked)} queries, all answered")

@@ -4,7 +4,10 @@
 from __future__ import annotations
 
 import json
+import secrets
 import urllib.parse
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
@@ -14,6 +17,8 @@ from .remote import Reply
 
 CLIENT = {"prometheus": "prometheus/scrape", "alertmanager": "alertmanager/client"}
 PORTS = {"prometheus": 9090, "alertmanager": 9093}
+# A label that figures of containers carry, and one that nobody chose.
+LABEL, INVENTED = "com.docker.compose.service", "invented"
 UNITS = {"prometheus": "prometheus.service", "alertmanager": "alertmanager.service"}
 
 
@@ -60,3 +65,21 @@ class Monitoring:
         assert number > 0, f"{unit} does not run on {replica}"
         self.nodes[replica].run(f"kill -9 {number}")
         return number
+
+
+@contextmanager
+def container(plan: Plan, nodes: dict[str, Node]) -> Iterator[tuple[Node, str]]:
+    """A container where cAdvisor measures: the node, and its name, of 64 hexadecimal digits as tools above containerd give them.
+
+    It runs on a node that is only watched where there is one.
+    """
+    carriers = plan.on("cadvisor")
+    node = nodes[next((name for name in carriers if name not in plan.on("prometheus")), carriers[0])]
+    ctr = f"/opt/ashlar/containerd/current/ctr --namespace {plan.option('cadvisor', 'cadvisor_containerd_namespace')}"
+    image, name = f"registry.ashlar.internal/pause:{plan.versions['pause']}", secrets.token_hex(32)
+    node.run(f"{ctr} images import /opt/ashlar/pause/current/*.oci.tar")
+    node.run(f"{ctr} run --detach --label {LABEL}=measured --label {INVENTED}=secret {image} {name}")
+    try:
+        yield node, name
+    finally:
+        node.run(f"{ctr} tasks rm --force {name}; {ctr} containers rm {name}; {ctr} images rm {image}")
