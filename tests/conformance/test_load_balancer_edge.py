@@ -284,6 +284,25 @@ def test_the_edge_serves_what_it_knows_while_the_catalogue_is_away(
 
 
 @pytest.mark.disruptive
+def test_what_the_catalogue_says_while_an_edge_starts_is_not_lost(routes: Routes, workload: Workload, edges: list[Node], domain: str) -> None:
+    """HAProxy has read its files, and answers nobody yet: here it starts with files from before the change."""
+    live, older = "/var/lib/ashlar-edge/live", "/run/systemd/system/haproxy.service.d"
+    name = random_name("meanwhile")
+    host, edge = f"{name}.{domain}", edges[0]
+    edge.run("systemctl stop haproxy")
+    try:
+        before = edge.run(f"readlink {live}").strip()
+        routes.add(name, pods(workload)[0], route_host=host)
+        until("the files have the route", lambda: host in edge.run(f"cat {live}/routes.map"), 10, 0.1)
+        line = f"ExecStartPre=+/bin/ln -sfn {before} {live}"
+        edge.run(f"mkdir -p {older}; printf '[Service]\\n{line}\\n' > {older}/older.conf; systemctl daemon-reload")
+    finally:
+        edge.run("systemctl start haproxy", 60)
+        edge.run(f"rm -rf {older}; systemctl daemon-reload")
+    until(f"{edge.name} serves {host}", lambda: routes.answers(edge, host), 10, 0.1)
+
+
+@pytest.mark.disruptive
 def test_nothing_is_lost_while_a_node_with_an_instance_is_off(
     whole: None, routes: Routes, workload: Workload, edges: list[Node], nodes: dict[str, Node], domain: str, power: Power, plan: Plan
 ) -> None:
