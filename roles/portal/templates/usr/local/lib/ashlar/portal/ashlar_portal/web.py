@@ -50,6 +50,11 @@ HEADERS = {
 }
 
 
+def forget(answer: web.StreamResponse, name: str, same_site: str) -> None:
+    """Have the browser drop a cookie: with the attributes it has, which the `del_cookie` of Debian 12's aiohttp does not know."""
+    answer.set_cookie(name, "", max_age=0, expires="Thu, 01 Jan 1970 00:00:00 GMT", path="/", secure=True, httponly=True, samesite=same_site)
+
+
 class Portal:
     """The portal of a site. `site` and `secrets` may be replaced while it runs."""
 
@@ -230,7 +235,7 @@ class Portal:
         answer = web.Response(status=303, headers={"Location": target})
         answer.set_cookie(SESSION, self.keyring.session(name, now + seconds), max_age=seconds, path="/", secure=True, httponly=True, samesite="Lax")
         answer.set_cookie(KNOWN, self.keyring.known(name, now + KNOWN_SECONDS), max_age=KNOWN_SECONDS, path="/", secure=True, httponly=True, samesite="Strict")
-        answer.del_cookie(FORM, path="/", secure=True, httponly=True, samesite="Strict")
+        forget(answer, FORM, "Strict")
         return answer
 
     # For who has logged in
@@ -247,7 +252,7 @@ class Portal:
         self._notices.add(task)
         task.add_done_callback(self._notices.discard)
         answer = web.Response(status=303, headers={"Location": "/login"})
-        answer.del_cookie(SESSION, path="/", secure=True, httponly=True, samesite="Lax")
+        forget(answer, SESSION, "Lax")
         return answer
 
     def end(self, identity: str, until: float) -> None:
