@@ -288,13 +288,17 @@ def idle(folder: Path, settle_seconds: float) -> dict[str, Any]:
     looked = at_once(lambda machine: connect(machine).python(IDLE, IDLE_SECONDS, seconds=IDLE_SECONDS + 60), plan.machines.values())
     # Without the connection that asks, and what it starts.
     names = {unit for units in looked for unit in units if not unit.startswith(("session-", "ssh"))}
+
+    def total(unit: str, key: str) -> float:
+        return sum(units[unit][key] for units in looked if unit in units)
+
     sums = {
         unit: {
             "nodes": sum(unit in units for units in looked),
-            "mib": round(sum(units[unit]["pss_kib"] for units in looked if unit in units) / 1024, 1),
-            "own_mib": round(sum(units[unit]["own_kib"] for units in looked if unit in units) / 1024, 1),
-            "accounted_mib": round(sum(units[unit]["accounted_kib"] for units in looked if unit in units) / 1024, 1),
-            "core_percent": round(100 * sum(units[unit]["cpu"] for units in looked if unit in units) / IDLE_SECONDS, 2),
+            "mib": round(total(unit, "pss_kib") / 1024, 1),
+            "own_mib": round(total(unit, "own_kib") / 1024, 1),
+            "accounted_mib": round(total(unit, "accounted_kib") / 1024, 1),
+            "core_percent": round(100 * total(unit, "cpu") / IDLE_SECONDS, 2),
         }
         for unit in names
     }
