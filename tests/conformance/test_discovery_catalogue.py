@@ -238,7 +238,6 @@ def test_no_secret_is_open(every: list[Node], plan: Plan, catalogue: Catalogue) 
         assert file.stat().st_mode & 0o077 == 0, file
 
 
-@pytest.mark.needs("orchestrator")
 def test_pods_ask_the_catalogue_for_names_and_reach_nothing_else_of_it(
     workload: Workload, plan: Plan, catalogue: Catalogue, nodes: dict[str, Node], server: str
 ) -> None:

@@ -63,7 +63,6 @@ def test_kubectl_top_shows_all_nodes(plan: Plan, nodes: dict[str, Node]) -> None
     assert {line.split()[0] for line in lines} == set(plan.on("kubernetes_node"))
 
 
-@pytest.mark.needs("orchestrator")
 def test_every_pod_has_figures(workload: Workload) -> None:
     names = {pod["metadata"]["name"] for pod in workload.pods.values()}
     path = f"/apis/metrics.k8s.io/v1beta1/namespaces/{workload.namespace}/pods"

@@ -44,7 +44,6 @@ def test_images_no_registry_could_bring_back_are_pinned(hosts: list[Node], plan:
         assert all(own.values()), (node.name, own)
 
 
-@pytest.mark.needs("orchestrator")
 def test_containers_are_confined(workload: Workload) -> None:
     """No privilege can be gained, system calls are filtered, nothing but the volume can be written."""
     node = next(iter(workload.pods))
@@ -55,7 +54,6 @@ def test_containers_are_confined(workload: Workload) -> None:
     assert workload.execute(node, "touch /here")[0] != 0
 
 
-@pytest.mark.needs("orchestrator")
 def test_a_container_over_its_memory_is_killed_and_only_it(workload: Workload) -> None:
     body = {"apiVersion": "v1", "kind": "Pod", "metadata": {"name": "greedy"}, **pod_template("greedy", workload.image)}
     body["metadata"] = {"name": "greedy", "labels": {"app": "greedy"}}
@@ -77,7 +75,6 @@ def test_a_container_over_its_memory_is_killed_and_only_it(workload: Workload) -
 
 
 @pytest.mark.disruptive
-@pytest.mark.needs("orchestrator")
 def test_containers_live_on_when_their_runtime_and_kubelet_restart(workload: Workload, hosts: list[Node]) -> None:
     node = next(node for node in hosts if node.name in workload.pods)
     name = workload.pods[node.name]["metadata"]["name"]

@@ -97,7 +97,7 @@ def test_a_closed_port_is_closed_from_every_other_node(open_listener: tuple[Node
     assert {node.connects(target.address, ssh) for node in others} == {"open"}, "and yet nodes reach each other"
 
 
-@pytest.mark.needs("firewall", "orchestrator")
+@pytest.mark.needs("firewall")
 def test_a_closed_port_is_closed_from_pods(open_listener: tuple[Node, int], workload: Workload) -> None:
     target, port = open_listener
     for name, found in zip(workload.pods, at_once(lambda name: open_from(workload, name, target.address, [port]), workload.pods), strict=True):
@@ -125,13 +125,13 @@ def test_what_a_manifest_names_is_open_to_whom_it_names(every: list[Node], plan:
     assert asked, "no port was tried"
 
 
-@pytest.mark.needs("firewall", "etcd", "orchestrator")
+@pytest.mark.needs("firewall", "etcd")
 def test_pods_reach_no_port_of_their_node_that_is_not_for_them(workload: Workload, nodes: dict[str, Node], plan: Plan) -> None:
     name = next(name for name in workload.pods if name in plan.on("etcd") and name in plan.on("kubernetes_control"))
     assert open_from(workload, name, nodes[name].address, [6443, 2379, 2380, 10250]) == {6443}
 
 
-@pytest.mark.needs("firewall", "etcd", "orchestrator")
+@pytest.mark.needs("firewall", "etcd")
 def test_pods_reach_no_port_of_other_nodes_that_is_not_for_them(workload: Workload, nodes: dict[str, Node], plan: Plan) -> None:
     """A pod that leaves the pod network takes its node's address on the way, and must not get that node's rights by it."""
     source, target, *_ = [name for name in workload.pods if name in plan.on("etcd") and name in plan.on("kubernetes_control")]
