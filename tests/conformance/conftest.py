@@ -76,7 +76,7 @@ def plan(request: pytest.FixtureRequest) -> plans.Plan:
 def nodes(plan: plans.Plan) -> dict[str, Node]:
     """Name -> node, each of which answers."""
     made = {name: connect(machine) for name, machine in plan.machines.items()}
-    at_once(lambda node: until(f"{node.name} answers by SSH", lambda: node.run("echo here"), 30), made.values())
+    at_once(lambda node: until(f"{node.name} answers by SSH", lambda: node.run("echo here")), made.values())
     return made
 
 
@@ -144,7 +144,7 @@ def workload(plan: plans.Plan, cluster: Cluster) -> Iterator[Workload]:
             ready = {pod["spec"]["nodeName"]: pod for pod in cluster.pods(namespace, "app=probe") if condition(pod, "Ready") == "True"}
             return ready if set(ready) == wanted else {}
 
-        pods = until(f"a pod is ready on each of {', '.join(sorted(wanted))}", look, 90)
+        pods = until(f"a pod is ready on each of {', '.join(sorted(wanted))}", look, 120)
         yield Workload(cluster, namespace, image, pods, made)
     finally:
         cluster.delete(f"/api/v1/namespaces/{namespace}")

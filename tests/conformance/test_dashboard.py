@@ -175,7 +175,7 @@ def test_who_logs_in_is_in_at_every_replica_and_who_logs_out_is_out_of_all(visit
     def out() -> bool:
         return all(visitor.ask("/")[0] == 303 for visitor in visitors)
 
-    until("the session has ended at every replica", out, 5)
+    until("the session has ended at every replica", out)
 
 
 def test_without_a_login_there_is_the_login_page_and_health_and_nothing_else(plan: Plan, portals: list[Node]) -> None:
@@ -235,7 +235,7 @@ def test_every_box_has_live_data(plan: Plan, visitors: list[Visitor]) -> None:
                 assert "as of" in found["logs"]
         return True
 
-    until("every box of every replica has live data", look, 60, 2)
+    until("every box of every replica has live data", look, pause=2)
 
 
 def test_the_page_of_a_node_has_its_figures_and_charts(plan: Plan, visitors: list[Visitor]) -> None:
@@ -257,7 +257,7 @@ def test_a_line_of_a_log_is_found_by_who_searches_for_it(plan: Plan, nodes: dict
     node = next(iter(nodes.values()))
     node.run(f"logger -t conformance -p user.err 'looked for {mark} <b>here</b>'")
     for query in ({"q": mark}, {"q": f"-nowhere {mark}", "level": "all", "node": node.name}, {"q": f'"looked for {mark}"', "level": "all"}):
-        until("the line is found", lambda query=query: f"looked for {mark} &lt;b&gt;here&lt;/b&gt;" in visitors[0].page("/logs?" + urlencode(query)), 15, 1)  # type: ignore[misc]
+        until("the line is found", lambda query=query: f"looked for {mark} &lt;b&gt;here&lt;/b&gt;" in visitors[0].page("/logs?" + urlencode(query)), pause=1)  # type: ignore[misc]
     assert mark not in boxes(visitors[0].page("/logs?" + urlencode({"q": f"-{mark}", "level": "all"})))["logs"].partition("lines")[2]
 
 
@@ -341,7 +341,7 @@ def test_it_stays_useful_while_every_prometheus_is_stopped(plan: Plan, nodes: di
 
     try:
         at_once(lambda node: node.run("systemctl stop prometheus.service"), replicas)
-        until("the portal says that Prometheus is gone, and the rest", gone, 20, 1)
+        until("the portal says that Prometheus is gone, and the rest", gone, pause=1)
     finally:
         at_once(lambda node: node.run("systemctl start prometheus.service"), replicas)
-    until("the portal has figures again", back, 60, 2)
+    until("the portal has figures again", back, pause=2)

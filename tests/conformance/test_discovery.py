@@ -91,9 +91,9 @@ def test_a_removed_service_is_forgotten(workload: Workload, server: str, domain:
     def answers() -> list[list[str]]:
         return [found.answers for found in at_once(lambda node: nodes[node].resolve(server, name), plan.on("coredns"))]
 
-    until("every node knows a new Service", lambda: answers() == [[made["spec"]["clusterIP"]]] * len(plan.on("coredns")), 15)
+    until("every node knows a new Service", lambda: answers() == [[made["spec"]["clusterIP"]]] * len(plan.on("coredns")))
     workload.cluster.delete(workload.path("Service", "brief"))
-    until("every node has forgotten a removed Service", lambda: answers() == [[]] * len(plan.on("coredns")), 15)
+    until("every node has forgotten a removed Service", lambda: answers() == [[]] * len(plan.on("coredns")))
 
 
 def test_other_names_are_answered_as_the_node_itself_is_answered(server: str, every: list[Node]) -> None:

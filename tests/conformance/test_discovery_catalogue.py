@@ -5,7 +5,6 @@ from __future__ import annotations
 
 import json
 import random
-import statistics
 import time
 from collections.abc import Callable, Iterator
 from functools import partial
@@ -19,13 +18,14 @@ from .support.nodes import Node
 from .support.plan import Plan, manifest
 from .support.power import BOOT, Power, reachable
 from .support.remote import LISTEN
-from .support.waiting import at_once, until
+from .support.waiting import at_once, mostly, until
 
 pytestmark = [pytest.mark.needs("discovery"), pytest.mark.needs("consul", "coredns")]
 
 APPEARS = 1.0
 DISAPPEARS = 3.0
 WRITES = 10.0
+SILENT = 5.0
 PORT = 18473
 
 
@@ -117,7 +117,7 @@ def test_a_service_registered_on_one_node_resolves_on_all_others_at_once(
             if node is None:
                 time.sleep(1.0)
                 return catalogue.register(here, name, PORT)
-            at = catalogue.appears(node, server, name, here.address, 12)
+            at = catalogue.appears(node, server, name, here.address)
             assert at is not None, f"{node.name} does not know {name}"
             return at
 
@@ -125,9 +125,8 @@ def test_a_service_registered_on_one_node_resolves_on_all_others_at_once(
         start, *seen = at_once(work, [None, *others])
         took += [at - start for at in seen]
         catalogue.forget(here, name)
-    print(f"a service registered elsewhere resolves after {statistics.median(took) * 1000:.0f} ms (median), {max(took) * 1000:.0f} ms (longest of {len(took)})")
     record_property("seconds_until_resolved", round(max(took), 3))
-    assert max(took) <= APPEARS, took
+    mostly("a service registered elsewhere resolves", took, APPEARS)
 
 
 def test_a_killed_instance_leaves_the_names_of_all_nodes(
@@ -136,7 +135,7 @@ def test_a_killed_instance_leaves_the_names_of_all_nodes(
     here, took = every[-1], []
     for _ in range(3):
         here.run(f"systemd-run --quiet --collect --unit={service} python3 -c '{LISTEN}' 0.0.0.0 {PORT}")
-        until("the instance listens", lambda: here.connects(here.address, PORT) == "open", 10)
+        until("the instance listens", lambda: here.connects(here.address, PORT) == "open")
         catalogue.register(here, service, PORT, check=True)
         at_once(lambda node: catalogue.appears(node, server, service, here.address), every)
 
@@ -152,9 +151,8 @@ def test_a_killed_instance_leaves_the_names_of_all_nodes(
         took += [at - start for at in seen]
         catalogue.forget(here, service)
         here.ask(f"systemctl stop {service}; systemctl reset-failed {service}")
-    print(f"a killed instance has left DNS after {statistics.median(took):.2f} s (median), {max(took):.2f} s (longest of {len(took)})")
     record_property("seconds_until_forgotten", round(max(took), 3))
-    assert max(took) <= DISAPPEARS, took
+    mostly("a killed instance has left DNS", took, DISAPPEARS)
 
 
 def test_nothing_is_read_without_a_token(every: list[Node], catalogue: Catalogue) -> None:
@@ -284,7 +282,7 @@ def test_what_something_else_writes_into_resolv_conf_is_asked_and_given_back(eve
 
     try:
         node.run(f"cat > /etc/resolv.conf <<'END'\n{lease}END")
-        until("the node's own name server is first again", lambda: first()[:2] == [server, "192.0.2.53"], 10)
+        until("the node's own name server is first again", lambda: first()[:2] == [server, "192.0.2.53"])
         assert node.run("cat /var/lib/ashlar/resolver/former.conf") == lease
         assert node.run("head -n 1 /var/lib/ashlar/resolver/upstream.conf").split() == ["nameserver", "192.0.2.53"]
         node.run("systemctl stop ashlar-resolver.path ashlar-resolver.service")
@@ -346,7 +344,7 @@ def test_names_are_answered_and_writes_come_back_while_the_leader_is_off(
         time.sleep(2)
         power.off(gone)
         start = time.monotonic()
-        until("the catalogue takes writes", lambda: write(catalogue, here, key, "kept"), WRITES + 5, 0.1)
+        until("the catalogue takes writes", lambda: write(catalogue, here, key, "kept"), pause=0.1)
         return time.monotonic() - start
 
     took, *seen = at_once(work, [None, *others])
@@ -354,7 +352,7 @@ def test_names_are_answered_and_writes_come_back_while_the_leader_is_off(
     assert took <= WRITES
     for node, (counts, longest) in zip(others, seen, strict=True):
         assert set(counts) == {"right"}, f"{node.name}: {counts}"
-        assert longest < 2.5, f"{node.name} had no answer for {longest:.1f} s"
+        assert longest < SILENT, f"{node.name} had no answer for {longest:.1f} s"
     power.on(gone)
     until(f"{gone.name} answers by SSH", lambda: reachable(gone), BOOT)
     until(f"{gone.name} has what was written meanwhile", lambda: read(catalogue, gone, key) == "kept", BOOT)
@@ -397,7 +395,7 @@ def test_servers_that_are_restarted_at_once_go_one_after_another(several: None, 
     print(f"{len(voters)} servers restarted in {time.monotonic() - start:.1f} s, at most {most} away at a time")
     assert seen == addresses, "each was restarted"
     assert most == 1
-    until("nobody has the turn", lambda: all(node.ask("systemctl is-active consul-turn").out.strip() == "inactive" for node in voters), 30)
+    until("nobody has the turn", lambda: all(node.ask("systemctl is-active consul-turn").out.strip() == "inactive" for node in voters))
     for node in voters:
         told = node.run(f"journalctl -u consul -u consul-turn --since @{since[node.name]} --no-pager -o cat | grep 'no turn to' || true")
         assert not told, f"{node.name}: {told}"
@@ -423,9 +421,9 @@ def test_what_was_registered_outlives_the_loss_of_the_majority(
     start = time.monotonic()
     until("the catalogue takes writes", lambda: write(catalogue, last, f"{key}-after", "after"), BOOT)
     print(f"two servers back: writes again {time.monotonic() - start:.1f} s after they answer by SSH")
-    at_once(lambda node: until(f"{node.name} gives what was written before", lambda: read(catalogue, node, key) == "kept", 30), voters)
+    at_once(lambda node: until(f"{node.name} gives what was written before", lambda: read(catalogue, node, key) == "kept"), voters)
     for node in voters:
-        assert catalogue.appears(node, server, service, last.address, 20) is not None
+        assert catalogue.appears(node, server, service, last.address) is not None
 
 
 @pytest.mark.disruptive

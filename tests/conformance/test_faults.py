@@ -19,8 +19,8 @@ from .test_key_value import etcdctl
 
 pytestmark = [pytest.mark.disruptive, pytest.mark.needs("kubernetes_control"), pytest.mark.needs("etcd")]
 
-# Seconds: an election and the balancers' checks.
-FAILOVER = 20
+# Seconds: an election and the balancers' checks; six on a machine that has nothing else to do.
+FAILOVER = 40
 
 
 @pytest.fixture(autouse=True)
@@ -32,7 +32,7 @@ def several(plan: Plan, whole: None) -> None:
 
 def balanced(node: Node) -> bool:
     """Whether a node's own balancer leads to an API server that is ready."""
-    reply = node.https("https://127.0.0.1:6443/readyz", "kubernetes", seconds=2)
+    reply = node.https("https://127.0.0.1:6443/readyz", "kubernetes")
     return (reply.status, reply.body) == (200, "ok")
 
 
@@ -50,7 +50,7 @@ def test_the_platform_works_while_a_control_node_is_off(
     members = [node for node in others if node.name in plan.on("etcd")]
     name, key = random_name("while-off"), f"/ashlar-conformance/{random_name('off')}"
     etcdctl(gone, f"put {key}/before kept")
-    others_api = Cluster(cluster.kubeconfig, {node: context for node, context in cluster.contexts.items() if node != control_node}, seconds=3)
+    others_api = Cluster(cluster.kubeconfig, {node: context for node, context in cluster.contexts.items() if node != control_node})
 
     power.off(gone)
     start = time.monotonic()
@@ -68,7 +68,7 @@ def test_the_platform_works_while_a_control_node_is_off(
         3,
         0.1,
     )
-    assert all(at_once(balanced, others))
+    at_once(lambda node: until(f"the API still answers on {node.name} by its balancer", lambda: balanced(node), FAILOVER), others)
     for node in members:
         assert etcdctl(node, f"get --prefix --print-value-only {key}/").split() == ["kept", "kept"], node.name
 
@@ -133,17 +133,17 @@ def test_a_deployment_survives_a_stopped_node(workload: Workload, lasting: str, 
     found = set()
     for pod in before:
         if pod["metadata"]["name"] in survivors:
-            found.add(workload.shell(askers[0], f"wget -q -T 3 -O - http://{pod['status']['podIP']}:8080/").strip())
+            found.add(workload.shell(askers[0], f"wget -q -T 5 -O - http://{pod['status']['podIP']}:8080/").strip())
     assert found == survivors
 
     until("the Service has forgotten the node that is off", lambda: (there := endpoints()) and gone.name not in there, grace + 40)
     print(f"the Service forgot {gone.name} after {time.monotonic() - start:.0f} s")
 
     def asks(source: str) -> bool:
-        out = workload.shell(source, f"for i in 1 2 3 4 5 6 7 8 9 10; do wget -q -T 2 -O - http://{address}/ || echo lost; done")
+        out = workload.shell(source, f"for i in 1 2 3 4 5 6 7 8 9 10; do wget -q -T 5 -O - http://{address}/ || echo lost; done")
         return len(out.split()) == 10 and "lost" not in out
 
-    until("proxies on the other nodes follow", lambda: all(at_once(asks, askers)), 10)
+    until("proxies on the other nodes follow", lambda: all(at_once(asks, askers)))
     holds("every request is answered", lambda: all(at_once(asks, askers)), 5)
 
     def replaced() -> bool:
@@ -182,7 +182,7 @@ def test_a_node_that_is_cut_off_takes_no_writes_and_the_others_go_on(cut: Node, 
     at_once(lambda node: until(f"the API answers on {node.name}", lambda: balanced(node), FAILOVER), others)
     until(f"the API server of {cut.name} says that it is not ready", lambda: workload.cluster.ask(cut.name, "GET", "/readyz")[0] != 200, FAILOVER)
     cut.run("nft flush table inet ashlar_cut")
-    until("the member that was cut off has what the majority wrote", lambda: etcdctl(cut, f"get --print-value-only {key}").strip() == "majority", 30)
+    until("the member that was cut off has what the majority wrote", lambda: etcdctl(cut, f"get --print-value-only {key}").strip() == "majority")
     etcdctl(member, f"del --prefix {key}")
 
 
@@ -211,14 +211,14 @@ def test_everything_off_and_on_comes_back_by_itself(nodes: dict[str, Node], powe
 
     def through(name: str) -> set[str]:
         url = f"http://{nodes[name].address}:{workload.node_port}/"
-        return {opener.open(url, timeout=2).read().decode().strip() for _ in range(12)}
+        return {opener.open(url, timeout=5).read().decode().strip() for _ in range(12)}
 
     wanted = set(names.values())
     at_once(lambda name: until(f"all pods answer through {name}", lambda: through(name) == wanted, 120), workload.pods)
     print(f"all pods answer through all nodes after {time.monotonic() - start:.0f} s")
 
     def by_name(name: str) -> bool:
-        return workload.shell(name, "wget -q -T 3 -O - http://probe/").strip() in wanted
+        return workload.shell(name, "wget -q -T 5 -O - http://probe/").strip() in wanted
 
     at_once(lambda name: until(f"the pod on {name} resolves and reaches its Service", lambda: by_name(name), 60), workload.pods)
     at_once(

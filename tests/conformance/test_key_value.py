@@ -135,7 +135,7 @@ def test_the_database_is_defragmented_as_the_unit_says(members: list[Node]) -> N
         assert "defrag" in command
         out = node.run(f"set -a; . /etc/etcd/etcdctl.env; {command} 2>&1", 90)
         assert "Finished defragmenting" in out, (node.name, out)
-        until(f"{node.name} answers after its defragmentation", partial(status, node), 10)
+        until(f"{node.name} answers after its defragmentation", partial(status, node))
 
 
 @pytest.mark.disruptive
@@ -149,7 +149,7 @@ def test_a_killed_member_comes_back_and_nothing_is_lost(members: list[Node], key
     leader.run("systemctl kill --signal=KILL etcd.service")
     start = time.monotonic()
     if others:
-        until("the others take writes again", lambda: "OK" in etcdctl(others[0], f"put {key}/meanwhile kept"), 15)
+        until("the others take writes again", lambda: "OK" in etcdctl(others[0], f"put {key}/meanwhile kept"))
         assert time.monotonic() - start < 15
     until(
         f"{leader.name} runs again as another process",
@@ -157,5 +157,5 @@ def test_a_killed_member_comes_back_and_nothing_is_lost(members: list[Node], key
         15,
     )
     wanted = ["kept", "kept"] if others else ["kept"]
-    until(f"{leader.name} has everything", lambda: etcdctl(leader, f"get --prefix --consistency=s --print-value-only {key}/").split() == wanted, 30)
-    until("all members agree on a leader", lambda: len({one["leader"] for one in at_once(status, members)}) == 1, 15)
+    until(f"{leader.name} has everything", lambda: etcdctl(leader, f"get --prefix --consistency=s --print-value-only {key}/").split() == wanted)
+    until("all members agree on a leader", lambda: len({one["leader"] for one in at_once(status, members)}) == 1)

@@ -24,14 +24,14 @@ opener = urllib.request.build_opener(urllib.request.ProxyHandler({}))
 answers = []
 for _ in range(count):
     try:
-        answers.append(opener.open(url, timeout=4).read().decode().strip())
+        answers.append(opener.open(url, timeout=10).read().decode().strip())
     except OSError as error:
         answers.append("error: %s" % error)
 print(json.dumps(answers))
 """
 
 
-def web(url: str, seconds: float = 4) -> str:
+def web(url: str, seconds: float = 10) -> str:
     """A GET from the controller."""
     with urllib.request.build_opener(urllib.request.ProxyHandler({})).open(url, timeout=seconds) as answer:
         return str(answer.read().decode().strip())
@@ -48,7 +48,7 @@ def test_the_virtual_address_is_of_the_service_network(plan: Plan, workload: Wor
 
 def test_pods_on_every_node_reach_all_endpoints_by_the_virtual_address(workload: Workload, names: set[str]) -> None:
     def ask(node: str) -> list[str]:
-        return workload.shell(node, f"for i in $(seq 30); do wget -q -T 4 -O - http://{workload.virtual_address}/ || echo silence; done").split()
+        return workload.shell(node, f"for i in $(seq 30); do wget -q -T 10 -O - http://{workload.virtual_address}/ || echo silence; done").split()
 
     for node, answers in zip(workload.pods, at_once(ask, workload.pods), strict=True):
         assert set(answers) == names, f"from the pod on {node}"
@@ -73,7 +73,7 @@ def test_the_node_port_answers_from_outside_and_from_pods(workload: Workload, na
     source = next(iter(workload.pods))
     for name in workload.pods:
         assert web(f"http://{nodes[name].address}:{workload.node_port}/") in names, f"from the controller to {name}"
-        assert workload.shell(source, f"wget -q -T 4 -O - http://{nodes[name].address}:{workload.node_port}/").strip() in names, f"from a pod to {name}"
+        assert workload.shell(source, f"wget -q -T 10 -O - http://{nodes[name].address}:{workload.node_port}/").strip() in names, f"from a pod to {name}"
 
 
 @pytest.fixture
@@ -90,15 +90,15 @@ def test_a_pod_reaches_itself_through_its_service_and_the_service_follows_its_po
     address = workload.cluster.get(workload.path("Service", alone))["spec"]["clusterIP"]
 
     def ask(of: str) -> str:
-        return workload.cluster.shell(workload.namespace, of, f"wget -q -T 3 -O - http://{address}/").strip()
+        return workload.cluster.shell(workload.namespace, of, f"wget -q -T 5 -O - http://{address}/").strip()
 
-    until("a pod reaches itself through its Service", lambda: ask(name) == name, 10)
+    until("a pod reaches itself through its Service", lambda: ask(name) == name)
 
     workload.cluster.delete(workload.path("Pod", name))
     [other] = workload.running(alone, 1)
     assert other["metadata"]["name"] != name
     asker = next(iter(workload.pods.values()))["metadata"]["name"]
-    until("the Service leads to the new pod", lambda: ask(asker) == other["metadata"]["name"], 10)
+    until("the Service leads to the new pod", lambda: ask(asker) == other["metadata"]["name"])
 
 
 def test_a_service_without_endpoints_refuses_at_once(workload: Workload) -> None:
@@ -123,8 +123,8 @@ def test_a_client_sticks_to_its_endpoint_where_the_service_says_so(workload: Wor
     source = next(iter(workload.pods))
     url = f"http://{made['spec']['clusterIP']}/"
     try:
-        until("the sticky Service answers", lambda: workload.shell(source, f"wget -q -T 2 -O - {url}").strip() in names, 10)
-        answers = workload.shell(source, f"for i in $(seq 20); do wget -q -T 4 -O - {url}; done").split()
+        until("the sticky Service answers", lambda: workload.shell(source, f"wget -q -T 5 -O - {url}").strip() in names)
+        answers = workload.shell(source, f"for i in $(seq 20); do wget -q -T 10 -O - {url}; done").split()
         assert len(answers) == 20
         assert len(set(answers)) == 1, json.dumps(answers)
     finally:

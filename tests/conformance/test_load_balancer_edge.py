@@ -50,10 +50,10 @@ def test_a_name_is_served_by_every_edge_with_the_sites_certificate(
         routes.add(name, address, route_host=host)
     start = time.monotonic()
     for edge in edges:
-        until(f"{edge.name} serves {host}", lambda edge=edge: routes.answers(edge, host), 10, 0.1)
+        routes.served(edge, host)
     print(f"a new name is served after {time.monotonic() - start:.1f} s")
     for edge in edges:
-        until("every instance is asked", lambda edge=edge: {routes.ask(edge, host).body.decode().strip() for _ in range(20)} == names, 20)
+        until("every instance is asked", lambda edge=edge: {routes.ask(edge, host).body.decode().strip() for _ in range(20)} == names)
 
 
 def test_paths_divide_a_host_and_other_names_are_not_there(routes: Routes, workload: Workload, edges: list[Node], domain: str) -> None:
@@ -67,7 +67,7 @@ def test_paths_divide_a_host_and_other_names_are_not_there(routes: Routes, workl
         def server(path: str, edge: Node = edge) -> str:
             return str(routes.ask(edge, host, path).body.decode().split()[0])
 
-        until(f"{edge.name} gives /cgi-bin to the other one", lambda server=server: server("/cgi-bin/who") == by_address[last], 10, 0.1)
+        until(f"{edge.name} gives /cgi-bin to the other one", lambda server=server: server("/cgi-bin/who") == by_address[last], pause=0.1)
         assert server("/") == by_address[first]
         assert routes.ask(edge, f"{random_name('nobody')}.{domain}").status == 404
 
@@ -79,15 +79,14 @@ def test_an_instance_that_is_taken_away_is_not_asked_any_more(routes: Routes, wo
     by_address = who(workload)
     gone = min(instances)
     for edge in edges:
-        until("every instance is asked", lambda edge=edge: len({routes.ask(edge, host).body for _ in range(20)}) == len(instances), 20)
+        until("every instance is asked", lambda edge=edge: len({routes.ask(edge, host).body for _ in range(20)}) == len(instances))
     routes.remove(instances[gone])
     start = time.monotonic()
     for edge in edges:
         until(
             f"{edge.name} asks the others alone",
             lambda edge=edge: by_address[gone] not in {routes.ask(edge, host).body.decode().strip() for _ in range(20)},
-            10,
-            0.05,
+            pause=0.05,
         )
     print(f"an instance that was taken away is left after {time.monotonic() - start:.1f} s")
 
@@ -111,12 +110,12 @@ def test_a_bad_route_is_refused_and_the_others_work(
     routes.add(bad, pods(workload)[0], **{key: text.replace("HOST", f"{bad}.{domain}") for key, text in meta.items()})
     routes.add(good, pods(workload)[0], route_host=host)
     for edge in edges:
-        until(f"{edge.name} serves {host}", lambda edge=edge: routes.answers(edge, host), 10, 0.1)
+        routes.served(edge, host)
 
         def refused(edge: Node = edge) -> bool:
             return any(one["service"] == bad and says in one["reason"] for one in routes.status(edge)["refused"])
 
-        until(f"{edge.name} says why {bad} is refused", refused, 10)
+        until(f"{edge.name} says why {bad} is refused", refused)
         assert bad in edge.run("journalctl -u consul-template --since -60s --no-pager -o cat")
 
 
@@ -127,9 +126,7 @@ def test_of_two_that_ask_for_one_name_the_first_keeps_it(routes: Routes, workloa
     routes.add(first, one, route_host=host)
     routes.add(second, other, route_host=host)
     for edge in edges:
-        until(
-            f"{edge.name} refuses the second", lambda edge=edge: [x for x in routes.status(edge)["refused"] if x["service"] == second], 10
-        )
+        until(f"{edge.name} refuses the second", lambda edge=edge: [x for x in routes.status(edge)["refused"] if x["service"] == second])
         assert {x["service"] for x in routes.status(edge)["routes"] if x["route"] == f"{host}/"} == {first}
 
 
@@ -142,7 +139,7 @@ def test_where_a_login_is_asked_for_the_sites_own_passes(
     routes.add(name, pods(workload)[0], route_host=f"{name}.{domain}", route_login="true")
     password = (Path(plan.credentials) / "logins" / "admin").read_text().strip()
     for edge in edges:
-        until("a stranger is asked for a login", lambda edge=edge: routes.answers(edge, f"{name}.{domain}", status=401), 10, 0.1)
+        until("a stranger is asked for a login", lambda edge=edge: routes.answers(edge, f"{name}.{domain}", status=401), pause=0.1)
         right = base64.b64encode(f"admin:{password}".encode()).decode()
         assert routes.ask(edge, f"{name}.{domain}", headers={"Authorization": f"Basic {right}"}).status == 200
         assert routes.ask(edge, f"{name}.{domain}", headers={"Authorization": "Basic YWRtaW46YWRtaW4="}).status == 401
@@ -153,7 +150,7 @@ def test_who_tries_passwords_is_stopped(routes: Routes, workload: Workload, edge
     name, edge = random_name("guessed"), edges[0]
     allowed = int(plan.option("haproxy", "haproxy_wrong_logins_per_minute"))
     routes.add(name, pods(workload)[0], route_host=f"{name}.{domain}", route_login="true")
-    until("a stranger is asked for a login", lambda: routes.answers(edge, f"{name}.{domain}", status=401), 10, 0.1)
+    until("a stranger is asked for a login", lambda: routes.answers(edge, f"{name}.{domain}", status=401), pause=0.1)
     try:
         answers = [routes.ask(edge, f"{name}.{domain}", headers={"Authorization": "Basic YWRtaW46YWRtaW4="}) for _ in range(allowed + 5)]
         assert [answer.status for answer in answers[:allowed]] == [401] * allowed
@@ -181,7 +178,7 @@ def test_what_the_sites_own_components_serve_is_reached_by_its_name(routes: Rout
         for edge in edges:
             path = port["route"].get("path", "/")
             look = partial(routes.ask, edge, host, path)
-            until(f"{edge.name} leads {host}{path} to {port['component']}", lambda look=look: look().status < 500, 20)
+            until(f"{edge.name} leads {host}{path} to {port['component']}", lambda look=look: look().status < 500)
 
 
 def test_figures_are_for_who_shows_a_certificate(edges: list[Node]) -> None:
@@ -209,7 +206,7 @@ def test_nothing_is_lost_while_instances_come_go_and_die_and_routes_change(
         str(pod["status"]["podIP"]): routes.add(scaled, str(pod["status"]["podIP"]), route_host=host) for pod in workload.running(scaled, 3)
     }
     for edge in edges:
-        until(f"{edge.name} serves {host}", lambda edge=edge: routes.answers(edge, host), 10, 0.1)
+        routes.served(edge, host)
 
     def work() -> None:
         found = scale(workload, scaled, 10)
@@ -239,7 +236,7 @@ def test_nothing_is_lost_while_instances_come_go_and_die_and_routes_change(
 def test_latency_beside_a_pod_asked_directly(routes: Routes, workload: Workload, edges: list[Node], domain: str) -> None:
     name = random_name("latency")
     routes.add(name, pods(workload)[0], route_host=f"{name}.{domain}")
-    until("it is served", lambda: routes.answers(edges[0], f"{name}.{domain}"), 10, 0.1)
+    routes.served(edges[0], f"{name}.{domain}")
     through = steady(edges[0], f"{name}.{domain}", lambda: time.sleep(8))
     print(f"through the edge: {through.text()}; {straight(edges[0], pods(workload)[0], seconds=8)}")
     assert through.failures == []
@@ -253,7 +250,7 @@ def test_an_annotated_service_is_served_and_follows_its_pods(
     workload.running(scaled, 3)
     workload.cluster.patch(workload.path("Service", scaled), {"metadata": {"annotations": {"ashlar.io/route-host": host}}})
     for edge in edges:
-        until(f"{edge.name} serves {host}", lambda edge=edge: routes.answers(edge, host), 20, 0.1)
+        routes.served(edge, host)
 
     def work() -> None:
         scale(workload, scaled, 10)
@@ -271,16 +268,16 @@ def test_the_edge_serves_what_it_knows_while_the_catalogue_is_away(
     name = random_name("known")
     host, edge = f"{name}.{domain}", edges[0]
     routes.add(name, pods(workload)[0], route_host=host)
-    until(f"{edge.name} serves {host}", lambda: routes.answers(edge, host), 10, 0.1)
+    routes.served(edge, host)
     edge.run("systemctl stop consul")
     try:
         edge.run("systemctl restart haproxy consul-template", 60)
-        until(f"{edge.name} serves {host} after a start without Consul", lambda: routes.answers(edge, host), 20, 0.1)
+        until(f"{edge.name} serves {host} after a start without Consul", lambda: routes.answers(edge, host), pause=0.1)
     finally:
         edge.run("systemctl start consul")
     other = random_name("later")
     until("the catalogue is writable again", lambda: routes.add(other, pods(workload)[0], route_host=f"{other}.{domain}"), 60)
-    until(f"{edge.name} follows again", lambda: routes.answers(edge, f"{other}.{domain}"), 60)
+    routes.served(edge, f"{other}.{domain}")
 
 
 @pytest.mark.disruptive
@@ -293,13 +290,13 @@ def test_what_the_catalogue_says_while_an_edge_starts_is_not_lost(routes: Routes
     try:
         before = edge.run(f"readlink {live}").strip()
         routes.add(name, pods(workload)[0], route_host=host)
-        until("the files have the route", lambda: host in edge.run(f"cat {live}/routes.map"), 10, 0.1)
+        until("the files have the route", lambda: host in edge.run(f"cat {live}/routes.map"), pause=0.1)
         line = f"ExecStartPre=+/bin/ln -sfn {before} {live}"
         edge.run(f"mkdir -p {older}; printf '[Service]\\n{line}\\n' > {older}/older.conf; systemctl daemon-reload")
     finally:
         edge.run("systemctl start haproxy", 60)
         edge.run(f"rm -rf {older}; systemctl daemon-reload")
-    until(f"{edge.name} serves {host}", lambda: routes.answers(edge, host), 10, 0.1)
+    routes.served(edge, host)
 
 
 @pytest.mark.disruptive
@@ -316,7 +313,7 @@ def test_nothing_is_lost_while_a_node_with_an_instance_is_off(
     addresses = pods(workload)
     for address in addresses:
         routes.add(name, address, route_host=host)
-    until(f"{edge.name} serves {host}", lambda: routes.answers(edge, host), 10, 0.1)
+    routes.served(edge, host)
     beside = straight(edge, addresses[0])
 
     def work() -> None:
@@ -345,7 +342,7 @@ def test_nothing_is_lost_while_the_catalogue_loses_its_leader(
     for address in addresses:
         routes.add(name, address, route_host=host)
     for edge in edges:
-        until(f"{edge.name} serves {host}", lambda edge=edge: routes.answers(edge, host), 10, 0.1)
+        routes.served(edge, host)
     beside = straight(edges[0], addresses[0])
     took: list[float] = []
 
@@ -353,16 +350,16 @@ def test_nothing_is_lost_while_the_catalogue_loses_its_leader(
         leader.run("systemctl kill --signal=KILL consul; systemctl stop consul")
         start = time.monotonic()
         try:
-            until("the catalogue takes writes", lambda: routes.add(later, addresses[0], route_host=f"{later}.{domain}"), 30, 0.1)
+            until("the catalogue takes writes", lambda: routes.add(later, addresses[0], route_host=f"{later}.{domain}"), pause=0.1)
             took.append(time.monotonic() - start)
             for edge in following:
-                until(f"{edge.name} follows the new leader", lambda edge=edge: routes.answers(edge, f"{later}.{domain}"), 30, 0.1)
+                until(f"{edge.name} follows the new leader", lambda edge=edge: routes.answers(edge, f"{later}.{domain}"), pause=0.1)
             took.append(time.monotonic() - start)
             time.sleep(2)
         finally:
             leader.run("systemctl start --no-block consul")
         for edge in edges:
-            until(f"{edge.name} follows again", lambda edge=edge: routes.answers(edge, f"{later}.{domain}"), 60)
+            routes.served(edge, f"{later}.{domain}")
 
     load = steady(edges[0], host, work)
     print(f"leader {leader.name} killed: writes after {took[0]:.1f} s, edges follow after {took[1]:.1f} s; through the edge: {load.text()}; {beside}")
@@ -392,7 +389,7 @@ def test_nothing_is_lost_while_certificates_rotate(
     for address in addresses:
         routes.add(name, address, route_host=host)
     for edge in edges:
-        until(f"{edge.name} serves {host}", lambda edge=edge: routes.answers(edge, host), 10, 0.1)
+        routes.served(edge, host)
     beside = straight(edges[0], addresses[0])
 
     def shown() -> list[str]:
@@ -410,12 +407,12 @@ def test_nothing_is_lost_while_certificates_rotate(
 
     load = steady(edges[0], host, work)
     print(f"certificates of {', '.join(parts)} made anew: through the edge: {load.text()}; {beside}")
-    until("every agent and edge shows another certificate", lambda: all(old != new for old, new in zip(before, shown(), strict=True)), 20)
+    until("every agent and edge shows another certificate", lambda: all(old != new for old, new in zip(before, shown(), strict=True)))
     assert load.failures == []
     later = random_name("later")
     routes.add(later, addresses[0], route_host=f"{later}.{domain}")
     for edge in edges:
-        until(f"{edge.name} still follows", lambda edge=edge: routes.answers(edge, f"{later}.{domain}"), 20, 0.1)
+        routes.served(edge, f"{later}.{domain}")
 
 
 @pytest.mark.disruptive
@@ -439,14 +436,14 @@ def test_the_virtual_address_goes_to_another_edge(
 
         return asyncio.run(once()) == 200
 
-    until("one edge has the virtual address", lambda: len(holders()) == 1 and answers(), 30)
+    until("one edge has the virtual address", lambda: len(holders()) == 1 and answers())
     holder = holders()[0]
     holder.run("systemctl stop haproxy")
     try:
         start = time.monotonic()
-        until("another edge answers for it", lambda: answers(), 15, 0.1)
+        until("another edge answers for it", lambda: answers(), pause=0.1)
         print(f"the virtual address answers again after {time.monotonic() - start:.1f} s")
         assert holders() != [holder]
     finally:
         holder.run("systemctl start haproxy")
-    at_once(lambda edge: until(f"{edge.name} serves {host}", lambda: routes.answers(edge, host), 30), edges)
+    at_once(lambda edge: routes.served(edge, host), edges)

@@ -74,7 +74,7 @@ def test_an_ingress_without_a_class_is_served_by_every_edge(
     ingress(host, tls={"hosts": [host]})
     names = {pod["metadata"]["name"] for pod in workload.pods.values()}
     for edge in edges:
-        until(f"{edge.name} serves {host}", lambda edge=edge: ask(edge, host, trusted=site).status == 200, 30)
+        until(f"{edge.name} serves {host}", lambda edge=edge: ask(edge, host, trusted=site).status == 200)
         assert {ask(edge, host, trusted=site).body.decode().strip() for _ in range(20)} <= names
         assert ask(edge, host).status in (301, 302, 307, 308), "HTTP leads to HTTPS where the Ingress has TLS"
 
@@ -83,7 +83,7 @@ def test_plain_http_is_served_where_an_ingress_has_no_tls(edges: list[Node], ing
     host = f"{random_name('plain')}.example.test"
     ingress(host)
     for edge in edges:
-        until(f"{edge.name} serves http://{host}", lambda edge=edge: ask(edge, host).status == 200, 30)
+        until(f"{edge.name} serves http://{host}", lambda edge=edge: ask(edge, host).status == 200)
 
 
 def test_a_secret_is_the_certificate(workload: Workload, edges: list[Node], ingress: Callable[..., str], tmp_path: Path) -> None:
@@ -110,7 +110,7 @@ def test_a_secret_is_the_certificate(workload: Workload, edges: list[Node], ingr
     ingress(host, tls={"hosts": [host], "secretName": secret})
     trusted = ssl.create_default_context(cafile=str(tmp_path / "crt"))
     for edge in edges:
-        until(f"{edge.name} shows the secret's certificate", lambda edge=edge: ask(edge, host, trusted=trusted).status == 200, 30)
+        until(f"{edge.name} shows the secret's certificate", lambda edge=edge: ask(edge, host, trusted=trusted).status == 200)
 
 
 def test_the_status_names_the_edges(workload: Workload, plan: Plan, ingress: Callable[..., str]) -> None:
@@ -130,5 +130,5 @@ def test_an_ingress_of_another_class_is_left_alone(edges: list[Node], ingress: C
     ingress(other, kind="somebody-elses")
     ingress(ours)
     for edge in edges:
-        until(f"{edge.name} serves {ours}", lambda edge=edge: ask(edge, ours).status == 200, 30)
+        until(f"{edge.name} serves {ours}", lambda edge=edge: ask(edge, ours).status == 200)
         assert ask(edge, other).status == 404

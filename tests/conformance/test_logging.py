@@ -15,12 +15,14 @@ import pytest
 from .support.cluster import Object, Workload, pod_template, random_name
 from .support.nodes import Node
 from .support.plan import Plan
-from .support.waiting import at_once, until
+from .support.waiting import at_once, mostly, until
 
 pytestmark = [pytest.mark.needs("logging"), pytest.mark.needs("victorialogs"), pytest.mark.needs("log_collector")]
 
 SOON = 5
 """Seconds within which a line is found."""
+LINES = 5
+"""So many lines, one a second, are written to see how soon."""
 COLLECTOR_MIB = 96
 """Memory that a collector may have had at most after all that is done to it here."""
 
@@ -55,26 +57,41 @@ class Store:
 def stores(plan: Plan, nodes: dict[str, Node]) -> list[Store]:
     made = [Store(nodes[name]) for name in plan.on("victorialogs")]
     for store in made:
-        until(f"the log store of {store.node.name} answers", store.answers, 30)
+        until(f"the log store of {store.node.name} answers", store.answers)
     return made
 
 
 @pytest.fixture(scope="module")
-def everywhere(stores: list[Store]) -> Callable[[str, float], list[list[dict[str, str]]]]:
-    """Waits until a search finds something in every store, and gives what; prints how long it took."""
+def everywhere(stores: list[Store]) -> Callable[[str], list[list[dict[str, str]]]]:
+    """Waits until a search finds something in every store, and gives what."""
 
-    def found(query: str, seconds: float = SOON) -> list[list[dict[str, str]]]:
-        start = time.monotonic()
-
-        def one(store: Store) -> tuple[list[dict[str, str]], float]:
-            lines = until(f"{store.node.name} finds {query}", lambda: store.search(query), seconds, pause=0.05)
-            return lines, time.monotonic() - start
-
-        answers = at_once(one, stores)
-        print(f"found within {', '.join(f'{took:.1f}' for _, took in answers)} s: {query}")
-        return [lines for lines, _ in answers]
+    def found(query: str) -> list[list[dict[str, str]]]:
+        return at_once(lambda store: until(f"{store.node.name} finds {query}", lambda: store.search(query)), stores)
 
     return found
+
+
+def telling(word: str) -> str:
+    """A shell script that writes lines which say when they were written."""
+    return f'i=0; while [ $i -lt {LINES} ]; do i=$((i + 1)); echo "{word} $i at $(date +%s)"; sleep 1; done'
+
+
+def delays(stores: list[Store], query: str, node: Node) -> list[float]:
+    """Seconds from each of those lines to the moment when each store finds it; up to one too many, as they tell no parts of a second."""
+    ahead = node.ahead()
+
+    def one(store: Store) -> list[float]:
+        found: dict[str, float] = {}
+
+        def look() -> bool:
+            for line in store.search(query):
+                found.setdefault(line["_msg"], time.time() + ahead)
+            return len(found) == LINES
+
+        until(f"{store.node.name} finds all of {query}", look, pause=0.1)
+        return [at - float(text.split()[-1]) for text, at in found.items()]
+
+    return [delay for those in at_once(one, stores) for delay in those]
 
 
 class Pods:
@@ -128,7 +145,7 @@ def restarts(node: Node, unit: str) -> int:
     return int(node.run(f"systemctl show -p NRestarts --value {unit}"))
 
 
-def test_a_line_of_a_unit_is_found_soon_and_with_its_labels(plan: Plan, every: list[Node], everywhere: Any) -> None:
+def test_a_line_of_a_unit_is_found_with_its_labels(plan: Plan, every: list[Node], everywhere: Any) -> None:
     for node in every:
         marker = random_name("unit")
         node.run(f"systemd-run --quiet --unit=conformance-{marker} sh -c 'echo \"ERROR {marker} says so\"'")
@@ -145,6 +162,12 @@ def test_a_line_of_a_unit_is_found_soon_and_with_its_labels(plan: Plan, every: l
             assert {key: line.get(key) for key in wanted} == wanted
 
 
+def test_a_line_of_a_unit_is_found_soon(every: list[Node], stores: list[Store]) -> None:
+    node, marker = every[-1], random_name("unit")
+    node.run(f"systemd-run --quiet --unit=conformance-{marker} sh -c '{telling(marker)}'")
+    mostly("a line of a unit is found", delays(stores, f'"{marker}" stream:=stdout', node), SOON)
+
+
 def test_lines_of_components_bear_their_names(plan: Plan, stores: list[Store]) -> None:
     for store in stores:
         known = {(line["node"], line["component"]) for line in store.search("* | uniq by (node, component)", 10000) if "component" in line}
@@ -152,10 +175,8 @@ def test_lines_of_components_bear_their_names(plan: Plan, stores: list[Store]) -
         assert not missing, f"the store of {store.node.name} has no lines of {sorted(missing)}"
 
 
-def test_a_line_of_a_pod_is_found_soon_and_with_its_labels(plan: Plan, workload: Workload, pods: Pods, everywhere: Any) -> None:
-    name = pods.run("sleep 1; echo 'level=warn one line'; echo another >&2; sleep 1; printf begun; sleep 1; echo ' and ended'")
-    for lines in everywhere(f"{pods.query(name)} *", SOON + 4):
-        assert lines
+def test_a_line_of_a_pod_is_found_with_its_labels(plan: Plan, workload: Workload, pods: Pods, everywhere: Any) -> None:
+    name = pods.run("echo 'level=warn one line'; echo another >&2; printf begun; sleep 1; echo ' and ended'")
     for lines in everywhere(f'{pods.query(name)} "one line"'):
         wanted = {
             "site": plan.site,
@@ -171,6 +192,11 @@ def test_a_line_of_a_pod_is_found_soon_and_with_its_labels(plan: Plan, workload:
         assert lines[0]["stream"] == "stderr"
     for lines in everywhere(f'{pods.query(name)} "begun and ended"'):
         assert len(lines) == 1
+
+
+def test_a_line_of_a_pod_is_found_soon(nodes: dict[str, Node], pods: Pods, stores: list[Store]) -> None:
+    name = pods.run(telling("pod"))
+    mostly("a line of a pod is found", delays(stores, pods.query(name), nodes[pods.node]), SOON)
 
 
 def test_secrets_are_not_found(pods: Pods, stores: list[Store], everywhere: Any) -> None:
@@ -212,7 +238,7 @@ def test_a_flood_is_limited_and_counted(plan: Plan, nodes: dict[str, Node], pods
     start = time.monotonic()
     told = until("the pod's own log says how many lines were dropped", lambda: stores[0].search(f'{pods.query(name)} "lines were dropped"'), 60, pause=1)
     dropped = sum(int(line["_msg"].split()[0]) for line in told)
-    lines, _ = until("what passed is found", lambda: stores[0].count(f"{pods.query(name)} flood"), 10)
+    lines, _ = until("what passed is found", lambda: stores[0].count(f"{pods.query(name)} flood"))
     print(f"of {count} lines {lines} passed, {dropped} were dropped and counted, told after {time.monotonic() - start:.0f} s")
     assert burst <= lines < count
     assert told[0]["level"] == "warning"
@@ -226,7 +252,7 @@ def test_long_lines_and_bytes_that_are_no_text_are_bounded(nodes: dict[str, Node
         "head -c 1000000 /dev/zero | tr '\\0' x; echo; head -c 3000000 /dev/zero | tr '\\0' y; echo;"
         "printf 'binary \\000\\001\\377\\376 bytes\\n'; head -c 500000 /dev/urandom; echo; echo still here"
     )
-    for lines in everywhere(f'{pods.query(name)} "still here"', 20):
+    for lines in everywhere(f'{pods.query(name)} "still here"'):
         assert len(lines) == 1
     limit = 1024 * 1024
     for store in stores:
@@ -302,7 +328,7 @@ def test_a_store_that_is_down_delays_no_other_and_gets_everything_later(every: l
     try:
         name = pods.run("for i in 1 2 3 4 5 6 7 8 9; do echo number $i; done")
         start = time.monotonic()
-        until("the other store has the lines", lambda: other.count(f"{pods.query(name)} number")[1] == 9, SOON, pause=0.1)
+        until("the other store has the lines", lambda: other.count(f"{pods.query(name)} number")[1] == 9, pause=0.1)
         print(f"the other store has them after {time.monotonic() - start:.1f} s")
         pods.workload.cluster.delete(pods.workload.path("Pod", name), grace_seconds=0)
         time.sleep(3)
@@ -310,5 +336,5 @@ def test_a_store_that_is_down_delays_no_other_and_gets_everything_later(every: l
     finally:
         down.node.run("systemctl start victorialogs")
     start = time.monotonic()
-    until("the store has them, too, though the pod is gone", lambda: down.count(f"{pods.query(name)} number")[1] == 9, 30, pause=0.2)
+    until("the store has them, too, though the pod is gone", lambda: down.count(f"{pods.query(name)} number")[1] == 9, pause=0.2)
     print(f"the store that was down has them {time.monotonic() - start:.1f} s after its start")

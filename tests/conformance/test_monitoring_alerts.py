@@ -44,7 +44,7 @@ def test_replicas_know_each_other(monitoring: Monitoring) -> None:
 def test_the_watchdog_fires_in_every_replica_as_one_alert(monitoring: Monitoring) -> None:
     """Both replicas of Prometheus send it, and it is the same alert."""
     for replica in monitoring.replicas("alertmanager"):
-        found = until(f"the watchdog is known to {replica}", lambda: monitoring.alerts(replica, alertname="Watchdog"), 60, 2)  # noqa: B023
+        found = until(f"the watchdog is known to {replica}", lambda: monitoring.alerts(replica, alertname="Watchdog"), pause=2)  # noqa: B023
         assert len(found) == 1, found
         assert "replica" not in found[0]["labels"]
         assert found[0]["annotations"]["remedy"]
@@ -119,13 +119,13 @@ def test_a_killed_alertmanager_forgets_nothing(monitoring: Monitoring) -> None:
         node = monitoring.nodes[replica]
         silence = node.run(f"{SILENCE} add --author=conformance --comment=probe --duration=5m alertname=AshlarConformance{number}").strip()
         try:
-            until("the other replica knows the silence", lambda: silence in known(monitoring, other), 30)  # noqa: B023
+            until("the other replica knows the silence", lambda: silence in known(monitoring, other))  # noqa: B023
             until(f"{replica} knows the watchdog", lambda: monitoring.alerts(replica, alertname="Watchdog"), 75, 1)  # noqa: B023
             monitoring.kill("alertmanager", replica)
             start = time.monotonic()
             holds("the other replica has the watchdog", lambda: monitoring.alerts(other, alertname="Watchdog"), 5)  # noqa: B023
-            until(f"{replica} is ready", lambda: monitoring.ask("alertmanager", replica, "/-/ready").status == 200, 30)  # noqa: B023
-            until(f"{replica} has the silence again", lambda: silence in known(monitoring, replica), 30)  # noqa: B023
+            until(f"{replica} is ready", lambda: monitoring.ask("alertmanager", replica, "/-/ready").status == 200)  # noqa: B023
+            until(f"{replica} has the silence again", lambda: silence in known(monitoring, replica))  # noqa: B023
             until(f"{replica} has the watchdog again", lambda: monitoring.alerts(replica, alertname="Watchdog"), 75, 1)  # noqa: B023
             print(f"alertmanager of {replica}: everything is back {time.monotonic() - start:.0f} s after SIGKILL")
             until("the replicas are a cluster again", lambda: len(peers(monitoring, other)) == len(replicas), 60)  # noqa: B023

@@ -36,7 +36,7 @@ def read(asker: Node, node: Node, path: str, certificate: str | None = "promethe
 def test_every_endpoint_of_every_node_answers_with_figures(every: list[Node], asker: Node) -> None:
     def look(node: Node, path: str) -> None:
         # What was just started, here or by another test, may need a moment.
-        until(f"{node.name} shows {path}", lambda: (reply := read(asker, node, path)).status == 200 and SAMPLE.search(reply.body), 30)
+        until(f"{node.name} shows {path}", lambda: (reply := read(asker, node, path)).status == 200 and SAMPLE.search(reply.body))
 
     at_once(lambda pair: look(*pair), [(node, path) for node in every for path in paths(node)])
 
@@ -103,7 +103,7 @@ def test_what_is_not_measured_is_not_found_and_what_is_down_is_said(every: list[
         assert read(asker, node, others[0]).status == 200, "one that is down takes no other along"
     finally:
         node.run("systemctl start node-exporter.service")
-    until("it is read again", lambda: read(asker, node, "/node_exporter/host").status == 200, 15)
+    until("it is read again", lambda: read(asker, node, "/node_exporter/host").status == 200)
 
 
 @pytest.mark.needs("node_exporter")
@@ -131,6 +131,6 @@ def test_a_refusal_is_in_the_journal_and_a_reading_is_not(every: list[Node], ask
     read(asker, node, paths(node)[0])
     read(asker, node, paths(node)[0], "metrics_gateway/probe")
     log = f"journalctl -u metrics-gateway.service --since @{since} -o cat"
-    said = until("the refusal is in the journal", lambda: node.run(log), 10)
+    said = until("the refusal is in the journal", lambda: node.run(log))
     lines = [line for line in said.splitlines() if paths(node)[0] in line]
     assert lines and all("probe got 403 for" in line for line in lines), lines

@@ -165,7 +165,7 @@ def test_pods_and_services_that_ask_for_it_are_read(monitoring: Monitoring, work
         for replica in monitoring.replicas():
             for component in ("kubernetes_pods", "kubernetes_services"):
                 expression = f'conformance_measured{{component="{component}",namespace="{workload.namespace}"}}'
-                found = until(f"{replica} has read the pod by {component}", lambda: monitoring.query(replica, expression), 60, 2)  # noqa: B023
+                found = until(f"{replica} has read the pod by {component}", lambda: monitoring.query(replica, expression), pause=2)  # noqa: B023
                 assert found[0]["value"][1] == "5"
                 assert found[0]["metric"]["pod"] == pod
                 assert found[0]["metric"]["site"] == monitoring.plan.site
@@ -187,7 +187,7 @@ def test_services_of_the_catalogue_that_ask_for_it_are_read(plan: Plan, monitori
             def look(replica: str = replica) -> list[dict[str, Any]]:
                 return [target for target in monitoring.targets(replica) if target["labels"]["component"] == "consul_services"]
 
-            found = until(f"{replica} has found the service", lambda: [one for one in look() if one["labels"]["endpoint"] == name], 60, 2)  # noqa: B023
+            found = until(f"{replica} has found the service", lambda: [one for one in look() if one["labels"]["endpoint"] == name], pause=2)  # noqa: B023
             assert found[0]["scrapeUrl"] == "http://127.0.0.1:9/figures"
             assert found[0]["labels"]["node"] == node.name
             ours = {component.replace("_", "-") for component in plan.components}
@@ -209,7 +209,7 @@ def test_a_killed_replica_is_back_with_its_figures(plan: Plan, monitoring: Monit
         until(f"Prometheus of {replica} is ready again", lambda: monitoring.ask("prometheus", replica, "/-/ready").status == 200, 30, 0.5)  # noqa: B023
         print(f"prometheus of {replica}: ready {time.monotonic() - killed:.1f} s after SIGKILL")
         assert number != int(monitoring.nodes[replica].run("systemctl show --property=MainPID --value prometheus.service"))
-        until(f"{replica} reads again", lambda: len(newer(monitoring, replica, selector, before)) >= 2, 3 * interval + 10, 2)  # noqa: B023
+        until(f"{replica} reads again", lambda: len(newer(monitoring, replica, selector, before)) >= 2, 3 * interval + 60, 2)  # noqa: B023
         after = samples(monitoring, replica, f"{selector}[10m]")
         # The window has moved on meanwhile.
         lost = {at for at in before if at >= after[0]} - set(after)

@@ -89,7 +89,7 @@ def test_a_container_that_dies_is_started_again(workload: Workload, spread: str,
         now = workload.cluster.get(workload.path("Pod", pod["metadata"]["name"]))
         return now["status"]["containerStatuses"][0]["restartCount"] == status["restartCount"] + 1 and condition(now, "Ready") == "True"
 
-    until("the container was started again in the same pod", again, 30)
+    until("the container was started again in the same pod", again)
 
 
 def test_an_update_rolls_without_a_refused_request(workload: Workload, spread: str, plan: Plan) -> None:
@@ -99,7 +99,7 @@ def test_an_update_rolls_without_a_refused_request(workload: Workload, spread: s
     path = workload.path("Deployment", spread)
     address = workload.cluster.get(workload.path("Service", spread))["spec"]["clusterIP"]
     asker = next(iter(workload.pods))
-    until("the Service answers", lambda: workload.execute(asker, f"wget -q -T 2 -O - http://{address}/")[0] == 0, 10)
+    until("the Service answers", lambda: workload.execute(asker, f"wget -q -T 5 -O - http://{address}/")[0] == 0)
     workload.cluster.patch(path, drain)
 
     def rolled() -> bool:
@@ -112,7 +112,7 @@ def test_an_update_rolls_without_a_refused_request(workload: Workload, spread: s
         assert time.monotonic() - start < 60, "waited 60 s in vain until the update had rolled out"
         # A pod that ends may refuse in the moment before every node knows: a client asks once more, and one more answers.
         out = workload.shell(
-            asker, f"for i in 1 2 3 4 5; do wget -q -T 2 -O - http://{address}/ || wget -q -T 2 -O - http://{address}/ || echo lost; done"
+            asker, f"for i in 1 2 3 4 5; do wget -q -T 5 -O - http://{address}/ || wget -q -T 5 -O - http://{address}/ || echo lost; done"
         ).split()
         assert "lost" not in out
         good += len(out)
@@ -152,7 +152,7 @@ def test_no_certificate_request_of_a_kubelet_waits(cluster: Cluster) -> None:
         requests = cluster.items("/apis/certificates.k8s.io/v1/certificatesigningrequests")
         return [one["metadata"]["name"] for one in requests if not one["status"].get("certificate")]
 
-    until("all certificate requests are signed", lambda: not waiting(), 20)
+    until("all certificate requests are signed", lambda: not waiting())
 
 
 def test_pods_reach_the_api_by_its_service(workload: Workload, plan: Plan) -> None:

@@ -84,12 +84,12 @@ def test_containers_live_on_when_their_runtime_and_kubelet_restart(workload: Wor
         assert condition(pod, "Ready") == "True"
         return [f"{one['containerID']} {one['restartCount']}" for one in pod["status"]["containerStatuses"]]
 
-    before = until("the pod is ready", started, 30)
+    before = until("the pod is ready", started)
     node.run("systemctl restart containerd.service kubelet.service", 90)
-    until(f"the runtime of {node.name} answers again", lambda: node.ask(f"{CRICTL} info").code == 0, 30)
+    until(f"the runtime of {node.name} answers again", lambda: node.ask(f"{CRICTL} info").code == 0)
     until(f"{node.name} is ready", lambda: node.name in workload.cluster.ready_nodes(), 60)
-    until("the pod is ready and no container of it was started again", lambda: started() == before, 30)
-    until("commands run in it", lambda: workload.shell(node.name, "echo web").strip() == "web", 30)
+    until("the pod is ready and no container of it was started again", lambda: started() == before)
+    until("commands run in it", lambda: workload.shell(node.name, "echo web").strip() == "web")
 
 
 def test_no_container_is_left_without_a_pod(hosts: list[Node], workload: Workload) -> None:
@@ -100,4 +100,4 @@ def test_no_container_is_left_without_a_pod(hosts: list[Node], workload: Workloa
         pods = json.loads(node.run(f"{CRICTL} pods --state ready --output json"))["items"]
         return {pod["metadata"]["name"] for pod in pods if pod["metadata"]["uid"] not in known}
 
-    until("no node runs a pod the API does not know", lambda: not any(at_once(left, hosts)), 30)
+    until("no node runs a pod the API does not know", lambda: not any(at_once(left, hosts)))

@@ -80,7 +80,7 @@ def open_listener(every: list[Node]) -> Iterator[tuple[Node, int]]:
     node.python("import json,sys; path, text = json.loads(sys.argv[1]); open(path, 'w').write(text); print(0)", script, remote.LISTEN)
     node.run(f"systemd-run --quiet --collect --unit={unit} python3 {script} 0.0.0.0 {port}")
     try:
-        until(f"the listener answers on {node.name} itself", lambda: node.connects(node.address, port) == "open", 10)
+        until(f"the listener answers on {node.name} itself", lambda: node.connects(node.address, port) == "open")
         yield node, port
     finally:
         node.run(f"systemctl stop {unit}.service; rm -f {script}")
@@ -250,7 +250,7 @@ def test_the_audit_log_tells_who_did_what_and_nothing_secret(told: tuple[str, st
         return sum(int(node.run(f"grep -c '{entry}' {log} || true")) for node in control)
 
     workload.cluster.get(workload.path("Secret", name))
-    until("the audit log has an entry of the Secret", entries, 15)
+    until("the audit log has an entry of the Secret", entries)
     assert sum(int(node.run(f'grep -c \'"username":"administrator"\' {log} || true')) for node in control), "nobody's name is in the audit log"
     for node in control:
         for text in (marker, secret_text(marker)):

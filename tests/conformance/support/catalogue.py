@@ -11,6 +11,7 @@ from typing import Any
 from .nodes import Node
 from .plan import Plan
 from .remote import Reply
+from .waiting import PATIENCE
 
 # Speaks HTTPS with a client certificate (or none) and a token (or none).
 CALL = r"""
@@ -58,7 +59,7 @@ question = b"".join(bytes([len(part)]) + part.encode() for part in name.split(".
 seen, last, longest, end = collections.Counter(), time.time(), 0, time.time() + seconds
 while time.time() < end:
     with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as connection:
-        connection.settimeout(2)
+        connection.settimeout(5)
         try:
             connection.sendto(struct.pack(">6H", random.randrange(65536), 0x0100, 1, 0, 0, 0) + question, (server, 53))
             data = connection.recv(4096)
@@ -125,15 +126,15 @@ class Catalogue:
         """Under which name a service is found."""
         return f"{service}.service.consul"
 
-    def appears(self, node: Node, server: str, service: str, address: str, seconds: float = 10) -> float | None:
+    def appears(self, node: Node, server: str, service: str, address: str, seconds: float = PATIENCE) -> float | None:
         """The node's time when its name server first gave the address; None: it did not."""
         return self._watch(node, (server, 53), service, address, True, seconds)
 
-    def appears_at_agent(self, node: Node, service: str, address: str, seconds: float = 10) -> float | None:
+    def appears_at_agent(self, node: Node, service: str, address: str, seconds: float = PATIENCE) -> float | None:
         """The same of the node's own agent, which is asked as often as it takes to see milliseconds."""
         return self._watch(node, ("127.0.0.1", 8600), service, address, True, seconds, 0.002)
 
-    def disappears(self, node: Node, server: str, service: str, address: str, seconds: float = 10) -> float | None:
+    def disappears(self, node: Node, server: str, service: str, address: str, seconds: float = PATIENCE) -> float | None:
         """The node's time when its name server first did not give the address any more; None: it went on."""
         return self._watch(node, (server, 53), service, address, False, seconds)
 

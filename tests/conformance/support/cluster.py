@@ -53,11 +53,12 @@ def random_name(prefix: str) -> str:
 
 @dataclass
 class Cluster:
-    """`kubeconfig` has a context for each control node, named `<site>-<node>`."""
+    """`kubeconfig` has a context for each control node, named `<site>-<node>`; limits in seconds for a connection and for an answer."""
 
     kubeconfig: Path
     contexts: dict[str, str]
-    seconds: float = 4
+    connects: float = 4
+    answers: float = 20
     _clients: dict[str, Any] = field(default_factory=dict)
     _first: str = ""
 
@@ -73,7 +74,7 @@ class Cluster:
         configuration.proxy = None
         return kubernetes.client.ApiClient(configuration)
 
-    def ask(self, node: str, method: str, path: str, body: Any = None, kind: str = "application/json", seconds: float | None = None) -> tuple[int, str]:
+    def ask(self, node: str, method: str, path: str, body: Any = None, kind: str = "application/json") -> tuple[int, str]:
         """(status, body) of one API server's answer."""
         if node not in self._clients:
             self._clients[node] = self._new(node)
@@ -83,16 +84,16 @@ class Cluster:
         request = client.param_serialize(
             method, where, query_params=pairs, header_params={"Accept": "application/json", "Content-Type": kind}, body=body, auth_settings=["BearerToken"]
         )
-        answer = client.call_api(*request, _request_timeout=seconds or self.seconds)
+        answer = client.call_api(*request, _request_timeout=(self.connects, self.answers))
         answer.read()
         return int(answer.status), (answer.data or b"").decode(errors="replace")
 
-    def request(self, method: str, path: str, body: Any = None, kind: str = "application/json", seconds: float | None = None) -> Any:
+    def request(self, method: str, path: str, body: Any = None, kind: str = "application/json") -> Any:
         """The JSON (else the text) that the first answering API server gives; an ApiError for 400 and above."""
         errors = []
         for node in sorted(self.contexts, key=lambda name: name != self._first):
             try:
-                status, text = self.ask(node, method, path, body, kind, seconds)
+                status, text = self.ask(node, method, path, body, kind)
             except (urllib3.exceptions.HTTPError, OSError, kubernetes.client.ApiException) as error:
                 errors.append(f"{node}: {type(error).__name__}: {error}"[:300])
                 continue
@@ -150,7 +151,6 @@ class Cluster:
                     stdin=False,
                     tty=False,
                     _preload_content=False,
-                    _request_timeout=self.seconds,
                 )
             except (OSError, urllib3.exceptions.HTTPError, kubernetes.client.ApiException) as error:
                 errors.append(f"{node}: {type(error).__name__}: {error}"[:400])
@@ -224,7 +224,7 @@ class Workload:
             self.cluster.delete(self.path(kind, name))
         until(f"no pod of {name} is left", lambda: not self.cluster.pods(self.namespace, f"app={name}"), 60)
 
-    def running(self, name: str, count: int, seconds: float = 60) -> list[Object]:
+    def running(self, name: str, count: int, seconds: float = 120) -> list[Object]:
         """The ready pods of an app, once there are so many."""
 
         def look() -> list[Object]:

@@ -54,7 +54,7 @@ class Routes:
 
     def put(self, path: str, body: Any) -> None:
         """As any client that writes to the catalogue: a leader may change at any time, and a write that was not confirmed is sent again."""
-        until(f"the catalogue takes PUT {path}", lambda: self.catalogue.put(self.node, path, body), 15, 0.1)
+        until(f"the catalogue takes PUT {path}", lambda: self.catalogue.put(self.node, path, body), pause=0.1)
 
     def remove(self, instance: str) -> None:
         self.put("/v1/catalog/deregister", {"Node": SYNTHETIC, "ServiceID": instance})
@@ -79,6 +79,10 @@ class Routes:
     def answers(self, edge: Node, host: str, path: str = "/", status: int = 200) -> bool:
         return bool(self.ask(edge, host, path).status == status)
 
+    def served(self, edge: Node, host: str) -> None:
+        """Waits until an edge answers for a name."""
+        until(f"{edge.name} serves {host}", lambda: self.answers(edge, host), pause=0.1)
+
     def status(self, edge: Node) -> dict[str, Any]:
         return dict(json.loads(edge.run("cat /run/ashlar-edge/status.json")))
 
@@ -97,7 +101,7 @@ def pods(workload: Workload) -> list[str]:
 def scale(workload: Workload, name: str, count: int) -> list[Object]:
     """The pods of a Deployment once there are so many."""
     workload.cluster.patch(workload.path("Deployment", name), {"spec": {"replicas": count}})
-    return workload.running(name, count, 120)
+    return workload.running(name, count)
 
 
 def steady(edge: Node, host: str, work: Callable[[], None], rate: int = 200) -> Load:

@@ -9,6 +9,7 @@ import json
 import shlex
 import shutil
 import tempfile
+import time
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
@@ -76,6 +77,12 @@ class Node:
         )
         return json.loads(out)
 
+    def ahead(self) -> float:
+        """How far the node's clock is ahead of this machine's, in seconds."""
+        before = time.time()
+        there = float(self.python("import json, time; print(json.dumps(time.time()))"))
+        return there - (before + time.time()) / 2
+
     def https(self, url: str, authority: str, certificate: str | None = None, seconds: float = 5) -> remote.Reply:
         """A GET from this node. `authority` is a CA's name; `certificate` is `component/name` of one on this node."""
         pki = "/etc/ashlar/pki"
@@ -83,7 +90,7 @@ class Node:
         reply = self.python(remote.HTTPS, url, f"{pki}/ca/{authority}.crt", pair, seconds, seconds=int(seconds) + 10)
         return remote.Reply(**reply)
 
-    def connects(self, address: str, port: int, seconds: float = 2) -> str:
+    def connects(self, address: str, port: int, seconds: float = 4) -> str:
         """How a TCP connection from this node ends: "open", "refused" or "silent"."""
         return str(self.python(remote.CONNECT, address, port, seconds, seconds=int(seconds) + 10))
 

@@ -3,8 +3,9 @@
 
 from __future__ import annotations
 
+import statistics
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import TypeVar
 
@@ -12,8 +13,11 @@ T = TypeVar("T")
 A = TypeVar("A")
 R = TypeVar("R")
 
+PATIENCE = 60
+"""Seconds that a test waits for what takes one or two where nothing is wrong: a busy machine is no fault of the platform's."""
 
-def until(what: str, look: Callable[[], T], seconds: float, pause: float = 0.3) -> T:
+
+def until(what: str, look: Callable[[], T], seconds: float = PATIENCE, pause: float = 0.3) -> T:
     """The first truthy answer of `look`; an AssertionError that says what was waited for, how long, and what was seen last.
 
     An exception of `look` counts as "not yet": while a node is down, everything that talks to it fails.
@@ -41,6 +45,17 @@ def holds(what: str, look: Callable[[], object], seconds: float, pause: float = 
         count += 1
         time.sleep(pause)
     return count
+
+
+def mostly(what: str, took: Sequence[float], seconds: float) -> None:
+    """Prints how long something took; an AssertionError where it took longer than `seconds` in more than half of the cases.
+
+    The longest cases tell about the machine that all nodes share, and have limits of their own.
+    """
+    parts = statistics.quantiles(took, n=100, method="inclusive")
+    shown = f"{parts[49]:.2f} s (median), {parts[89]:.2f} s (p90), {parts[98]:.2f} s (p99), {max(took):.2f} s (longest of {len(took)})"
+    print(f"{what} after {shown}")
+    assert parts[49] <= seconds, f"{what} after {shown}, and {seconds:g} s is the limit of the median"
 
 
 def at_once(work: Callable[[A], R], items: Iterable[A]) -> list[R]:

@@ -23,10 +23,13 @@ class Agent:
     def __init__(self) -> None:
         self.holder, self.session, self.well, self.status = "", "", [True], 200
         self.asked: list[str] = []
+        self.fails: list[OSError] = []
         self.now = itertools.count()
 
     def ask(self, method: str, path: str, body: Any = None) -> tuple[int, str]:
         self.asked.append(f"{method} {path}")
+        if self.fails:
+            raise self.fails.pop(0) if len(self.fails) > 1 else self.fails[0]
         if self.status != 200:
             return self.status, "No cluster leader"
         if path.endswith("/session/create"):
@@ -88,7 +91,29 @@ def test_the_turn_of_another_is_not_given_back(turn: ModuleType, agent: Agent) -
 def test_without_a_leader_that_knows_the_token_nothing_is_held_up_for_long(turn: ModuleType, agent: Agent, status: int) -> None:
     agent.status = status
     assert "no leader" in turn.take("node1")
-    assert next(agent.now) < 30
+    assert next(agent.now) < 60
+
+
+def test_an_answer_that_does_not_come_is_waited_for(turn: ModuleType, agent: Agent, monkeypatch: pytest.MonkeyPatch) -> None:
+    """While the leader changes, an agent holds its answer back."""
+    answers = agent.ask
+
+    def ask(method: str, path: str, body: Any = None) -> tuple[int, str]:
+        if len(agent.asked) < 4 and len(agent.asked) % 2 == 0:
+            agent.asked.append("nothing")
+            raise TimeoutError("The read operation timed out")
+        return answers(method, path, body)
+
+    monkeypatch.setattr(turn, "ask", ask)
+    assert turn.take("node1") == "" and agent.session == "mine"
+    assert agent.asked.count("nothing") == 2
+
+
+def test_an_agent_that_never_answers_holds_nothing_up_for_long(turn: ModuleType, agent: Agent) -> None:
+    agent.fails = [TimeoutError("The read operation timed out")]
+    assert "no leader" in turn.take("node1")
+    agent.fails, agent.asked = [ConnectionRefusedError(111, "Connection refused")], []
+    assert "no agent runs" in turn.take("node1") and len(agent.asked) == 1
 
 
 def test_a_host_that_is_stopping_waits_for_nobody(turn: ModuleType, agent: Agent, monkeypatch: pytest.MonkeyPatch) -> None:
