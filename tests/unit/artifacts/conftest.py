@@ -20,7 +20,10 @@ from ansible_collections.ashlar.stack.plugins.plugin_utils.artifacts.store impor
 
 @dataclass
 class Web:
-    """A server on 127.0.0.1: ``files`` by path. ``cut`` ends answers after so many bytes, once for each entry; ``errors`` are answered first."""
+    """A server on 127.0.0.1: ``files`` by path. ``cut`` ends answers after so many bytes, once for each entry; ``errors`` are answered first.
+
+    ``meeting``, where there is one, holds every answer back until so many are asked for at the same time.
+    """
 
     address: str = ""
     files: dict[str, bytes] = field(default_factory=dict)
@@ -28,6 +31,7 @@ class Web:
     errors: list[int] = field(default_factory=list)
     ranges: bool = True
     seconds_a_chunk: float = 0.0
+    meeting: threading.Barrier | None = None
     requests: list[tuple[str, str]] = field(default_factory=list)
     headers: list[dict[str, str]] = field(default_factory=list)
 
@@ -44,6 +48,8 @@ def handler(web: Web) -> type[BaseHTTPRequestHandler]:
             web.requests.append((self.path, asked))
             web.headers.append(dict(self.headers))
             self.close_connection = True
+            if web.meeting:
+                web.meeting.wait(20)
             if web.errors:
                 self.answer(web.errors.pop(0), b"")
             elif self.path not in web.files:

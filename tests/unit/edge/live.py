@@ -83,7 +83,7 @@ class Live:
         self.log = (folder / "haproxy.log").open("w+")
         command = [settings.haproxy, "-W", "-f", f"{settings.home}/live/haproxy.cfg", "-S", f"{settings.master_socket},level,admin"]
         self.process = subprocess.Popen(command, stdout=self.log, stderr=subprocess.STDOUT)
-        end = time.monotonic() + 10
+        end = time.monotonic() + 30
         while not runtime.structure(settings):
             assert time.monotonic() < end and self.process.poll() is None, f"HAProxy did not start:\n{self.said()}"
             time.sleep(0.05)

