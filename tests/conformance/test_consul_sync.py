@@ -18,7 +18,9 @@ from .support.waiting import PATIENCE, at_once, holds, mostly, until
 pytestmark = [pytest.mark.needs("consul_sync")]
 
 APPEARS = 1.0
-TAKEOVER = 10.0
+"""Seconds, of the median."""
+TAKEOVER = 20.0
+"""Seconds, of each: five to nine are usual, and one value alone tells about the machine, too."""
 ROUNDS = 40
 SLICES = "/apis/discovery.k8s.io/v1/namespaces/{namespace}/endpointslices"
 LEASE = "/apis/coordination.k8s.io/v1/namespaces/kube-system/leases/ashlar-consul-sync"
@@ -344,7 +346,7 @@ def test_a_server_of_consul_is_killed(
         until("Consul is back", lambda: catalogue.leader(gone), 60)
     move(workload, name, ["192.0.2.4"])
     becomes(catalogue, gone, named(workload, name), {"192.0.2.4"})
-    assert took <= TAKEOVER + 5
+    assert took <= TAKEOVER
 
 
 @pytest.mark.disruptive

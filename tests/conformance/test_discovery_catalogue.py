@@ -22,10 +22,10 @@ from .support.waiting import at_once, mostly, until
 
 pytestmark = [pytest.mark.needs("discovery"), pytest.mark.needs("consul", "coredns")]
 
-APPEARS = 1.0
-DISAPPEARS = 3.0
-WRITES = 10.0
-SILENT = 5.0
+APPEARS, DISAPPEARS = 1.0, 3.0
+"""Seconds, of the median."""
+WRITES, SILENT = 20.0, 5.0
+"""Seconds, of each: writes are back after five to seven and names are never away, and one value alone tells about the machine, too."""
 PORT = 18473
 
 
