@@ -29,7 +29,7 @@ from support.browser import browser, program  # noqa: E402
 pytestmark = [pytest.mark.needs("dashboard"), pytest.mark.needs("portal")]
 
 PORT = 9444
-MEMORY_MIB = 35
+MEMORY_MIB = 48
 GUARDED = ("/", "/?part=1", "/logs?q=etcd", "/nodes/{node}", "/static/portal.js", "/metrics", "/api/v1/query?query=up", "/etc/portal/site.json")
 
 # The pictures of docs/portal.md, written to the folder ASHLAR_PICTURES: path, width and height in CSS pixels, scheme, scale.
