@@ -7,6 +7,9 @@ artifact store and the node image are warm. The nodes belong to a site `bench` i
 
 With `--additions` a round has such a pair for the platform without what is named in ADDITIONS, and one more with each of them added, so
 that what an addition costs is the difference of two neighbours.
+
+With `--figures` the conformance tests that measure something run on the last round's platform: how soon names and routes follow, and what a
+load meets while nodes, leaders and certificates change.
 """
 
 from __future__ import annotations
@@ -29,6 +32,7 @@ from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
+from xml.etree import ElementTree
 
 import yaml
 
@@ -317,6 +321,19 @@ def idle(folder: Path, settle_seconds: float) -> dict[str, Any]:
     }
 
 
+def measured(folder: Path, logs: Path, limit_seconds: float = 2400) -> list[str]:
+    """What the conformance tests that measure something tell of a site; a BenchError where one fails."""
+    report, log = logs / "figures.xml", logs / "figures.log"
+    command = [sys.executable, "-m", "pytest", "tests/conformance", "-m", "figures", f"--junitxml={report}"]
+    with log.open("w") as out:
+        done = subprocess.run(
+            command, cwd=ROOT, env={**os.environ, "ASHLAR_INVENTORY": str(folder)}, stdout=out, stderr=subprocess.STDOUT, timeout=limit_seconds, check=False
+        )
+    if done.returncode != 0:
+        raise BenchError(f"the conformance tests that measure failed; the end of {log}:\n{_tail(log)}")
+    return [str(one.get("value")) for one in ElementTree.parse(report).iter("property") if one.get("name") == "figure"]
+
+
 def slowest(run: Run, count: int = 15) -> list[dict[str, Any]]:
     tasks = sorted(run.tasks, key=lambda task: -float(task["seconds"]))[:count]
     return [{"play": task["play"], "name": task["name"], "seconds": task["seconds"], "hosts": len(task["hosts"])} for task in tasks]
@@ -431,6 +448,9 @@ def page(result: dict[str, Any]) -> str:
             "|---|---|---|---|",
         ]
         lines += [f"| {task['seconds']:.2f} | {task['hosts']} | {plain(task['play'])} | {plain(task['name'])} |" for task in result[key]]
+    if result["figures"]:
+        lines += ["", "## How soon, and what a load meets meanwhile", "", "Three nodes on the machine that also makes the load.", ""]
+        lines += [f"- {figure}" for figure in result["figures"]]
     if result["idle"]:
         lines += idle_page(result["idle"])
     return "\n".join(lines) + "\n"
@@ -494,6 +514,7 @@ def measure(options: argparse.Namespace) -> dict[str, Any]:
             *before, whole = [pair(folder, logs, f"{number}-{step}", options.site, template, without) for step, without in enumerate([*steps, ()])]
             rounds.append(Round(load, whole, before))
         resting = idle(folder, options.settle) if options.settle >= 0 else None
+        figures = measured(folder, logs) if options.figures else []
     last = rounds[-1].whole
     return {
         "date": datetime.date.today().isoformat(),
@@ -504,6 +525,7 @@ def measure(options: argparse.Namespace) -> dict[str, Any]:
         "quoted": QUOTED,
         "cold": cold,
         "idle": resting,
+        "figures": figures,
         "slowest_fresh": slowest(last.fresh),
         "slowest_noop": slowest(last.noop, 10),
         "runs": [asdict(one) for one in rounds],
@@ -518,6 +540,7 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--runs", type=int, default=3, help="paired rounds (default 3)")
     parser.add_argument("--additions", action="store_true", help="measure what each of the additions costs, too (three times as long)")
+    parser.add_argument("--figures", action="store_true", help="let the conformance tests that measure something run on the last platform, too (15 minutes)")
     parser.add_argument("--inventory", default="inventories/local", help="the site whose stack file is measured")
     parser.add_argument("--site", default="bench", help="name of the site that is made for it")
     parser.add_argument("--settle", type=float, default=60, help="seconds a platform is left alone before one looks what it needs; -1: not at all")

@@ -4,13 +4,13 @@
 ASHLAR_INVENTORY names the site (a folder or a file; default inventories/local). A test module says with `pytest.mark.needs(...)` which
 slots or components it is about, and is left out where the site has none, as is one that uses the fixture `cluster` where there
 is no orchestrator; a test marked `disruptive` switches off what the platform has to do without, and runs last (`-m "not disruptive"`
-leaves them out).
+leaves them out). Tests that measure something are those that use the fixture `tell` (`-m figures -s` shows what).
 """
 
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import pytest
@@ -18,6 +18,7 @@ import pytest
 from .support import plan as plans
 from .support.catalogue import Catalogue
 from .support.cluster import Cluster, Workload, condition, daemon_set, random_name, service
+from .support.figures import Tell
 from .support.monitoring import container
 from .support.nodes import Node, connect
 from .support.power import BOOT, Power, reachable, switch
@@ -30,6 +31,7 @@ HERE = os.path.dirname(__file__)
 def pytest_configure(config: pytest.Config) -> None:
     config.addinivalue_line("markers", "needs(*names): slots or components the site must have")
     config.addinivalue_line("markers", "disruptive: switches off what the platform has to do without; runs last")
+    config.addinivalue_line("markers", "figures: measures something and tells it")
 
 
 def plan_of(config: pytest.Config) -> plans.Plan:
@@ -58,6 +60,9 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
     ours = [item for item in items if str(item.path).startswith(HERE)]
     if not ours:
         return
+    for item in ours:
+        if "tell" in getattr(item, "fixturenames", ()):
+            item.add_marker("figures")
     plan = plan_of(config)
     unneeded = [item for item in ours if not all(plan.has(name) for name in needs(item))]
     if unneeded:
@@ -65,6 +70,17 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
     last = [item for item in ours if item.get_closest_marker("disruptive")]
     first = [item for item in items if item not in unneeded and item not in last]
     items[:] = first + [item for item in last if item not in unneeded]
+
+
+@pytest.fixture
+def tell(record_property: Callable[[str, object], None]) -> Tell:
+    """Prints a figure, and makes it a property of the test in a report (`--junitxml`), where `make bench` finds it."""
+
+    def say(figure: str) -> None:
+        print(figure)
+        record_property("figure", figure)
+
+    return say
 
 
 @pytest.fixture(scope="session")

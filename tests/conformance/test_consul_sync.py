@@ -11,9 +11,10 @@ import pytest
 
 from .support.catalogue import Catalogue
 from .support.cluster import FOLDERS, Cluster, Object, Workload, random_name, service
+from .support.figures import Tell, mostly
 from .support.nodes import Node
 from .support.plan import Plan
-from .support.waiting import PATIENCE, at_once, holds, mostly, until
+from .support.waiting import PATIENCE, at_once, holds, until
 
 pytestmark = [pytest.mark.needs("consul_sync")]
 
@@ -117,7 +118,7 @@ def figures(node: Node, plan: Plan) -> dict[str, float]:
 
 
 def test_an_endpoint_is_in_the_names_of_all_nodes_at_once(
-    workload: Workload, made: Callable[..., str], catalogue: Catalogue, nodes: dict[str, Node], plan: Plan, record_property: Callable[[str, object], None]
+    workload: Workload, made: Callable[..., str], catalogue: Catalogue, nodes: dict[str, Node], plan: Plan, tell: Tell
 ) -> None:
     name = made(["192.0.2.1"])
     asking = [nodes[node] for node in plan.on("consul")]
@@ -139,11 +140,10 @@ def test_an_endpoint_is_in_the_names_of_all_nodes_at_once(
         # The API's answer comes after the endpoint is there for all who watch, so a time may be below nothing.
         start, *seen = at_once(work, [None, *asking])
         came += [at - start for at in seen]
-    record_property("seconds_until_in_catalogue", round(max(came), 3))
-    mostly("an endpoint is in DNS", came, APPEARS)
+    tell(mostly("an endpoint is in DNS", came, APPEARS))
 
 
-def test_a_deployment_is_followed_from_its_first_pod_to_its_end(workload: Workload, catalogue: Catalogue, one: Node, synthetic: str) -> None:
+def test_a_deployment_is_followed_from_its_first_pod_to_its_end(workload: Workload, catalogue: Catalogue, one: Node, synthetic: str, tell: Tell) -> None:
     name = random_name("followed")
     found = named(workload, name)
     workload.deployment(name, 3)
@@ -154,7 +154,7 @@ def test_a_deployment_is_followed_from_its_first_pod_to_its_end(workload: Worklo
                 workload.cluster.patch(f"{FOLDERS['Deployment'].format(namespace=workload.namespace)}/{name}", {"spec": {"replicas": count}})
             pods = workload.running(name, count)
             took.append(becomes(catalogue, one, found, {pod["status"]["podIP"] for pod in pods}))
-        print(f"scaled to 3, 10 and 2, the catalogue agreed {', '.join(f'{value:.2f}' for value in took)} s after the pods were seen ready")
+        tell(f"scaled to 3, 10 and 2, the catalogue agreed {', '.join(f'{value:.2f}' for value in took)} s after the pods were seen ready")
         instance = instances(catalogue, one, found)[0]
         assert (instance["Node"], instance["ServicePort"], instance["ServiceTags"]) == (synthetic, 8080, ["http"])
         expected = {
@@ -252,12 +252,12 @@ def leading(nodes: dict[str, Node], plan: Plan) -> list[str]:
     return [name for name in plan.on("consul_sync") if figures(nodes[name], plan)["ashlar_consul_sync_active"] == 1]
 
 
-def test_one_node_is_active_and_the_others_are_ready(workload: Workload, nodes: dict[str, Node], plan: Plan) -> None:
+def test_one_node_is_active_and_the_others_are_ready(workload: Workload, nodes: dict[str, Node], plan: Plan, tell: Tell) -> None:
     members = [nodes[name] for name in plan.on("consul_sync")]
     until("one alone is active", lambda: leading(nodes, plan) == [active(workload.cluster)])
     assert figures(nodes[active(workload.cluster)], plan)["ashlar_consul_sync_instances"] >= len(workload.pods)
     memory = {node.name: int(node.run("systemctl show -P MainPID consul-sync | xargs -I{} grep VmRSS /proc/{}/status").split()[1]) // 1024 for node in members}
-    print(f"resident memory, MiB: {memory}; active: {active(workload.cluster)}")
+    tell(f"consul_sync: resident memory, MiB: {memory}; active: {active(workload.cluster)}")
     assert max(memory.values()) < 128
 
 
@@ -283,20 +283,22 @@ def test_its_rights_end_where_its_work_ends(workload: Workload, plan: Plan, node
 
 
 @pytest.mark.disruptive
-def test_killed_on_the_active_node_it_catches_up(workload: Workload, made: Callable[..., str], catalogue: Catalogue, nodes: dict[str, Node], one: Node) -> None:
+def test_killed_on_the_active_node_it_catches_up(
+    workload: Workload, made: Callable[..., str], catalogue: Catalogue, nodes: dict[str, Node], one: Node, tell: Tell
+) -> None:
     name = made(["192.0.2.1"])
     becomes(catalogue, one, named(workload, name), {"192.0.2.1"})
     where = nodes[active(workload.cluster)]
     where.run("systemctl kill --signal=KILL consul-sync")
     move(workload, name, ["192.0.2.2", "192.0.2.3"])
     took = becomes(catalogue, one, named(workload, name), {"192.0.2.2", "192.0.2.3"})
-    print(f"killed on {where.name}: caught up after {took:.1f} s, active is {active(workload.cluster)}")
+    tell(f"consul_sync killed on {where.name}: caught up after {took:.1f} s, active is {active(workload.cluster)}")
     assert took <= TAKEOVER
 
 
 @pytest.mark.disruptive
 def test_silent_on_the_active_node_another_takes_over_and_it_writes_no_more(
-    workload: Workload, made: Callable[..., str], catalogue: Catalogue, nodes: dict[str, Node], plan: Plan, one: Node
+    workload: Workload, made: Callable[..., str], catalogue: Catalogue, nodes: dict[str, Node], plan: Plan, one: Node, tell: Tell
 ) -> None:
     """It stops in the middle of its life and wakes up later without having noticed: the worst way to lose a lease."""
     if len(plan.on("consul_sync")) < 2:
@@ -309,7 +311,7 @@ def test_silent_on_the_active_node_another_takes_over_and_it_writes_no_more(
         move(workload, name, ["192.0.2.2"])
         took = becomes(catalogue, one, named(workload, name), {"192.0.2.2"})
         now = active(workload.cluster)
-        print(f"{where.name} silent: {now} has caught up after {took:.1f} s")
+        tell(f"consul_sync of {where.name} silent: {now} has caught up after {took:.1f} s")
         assert now != where.name
     finally:
         where.run("systemctl kill --signal=CONT consul-sync")
@@ -323,7 +325,7 @@ def test_silent_on_the_active_node_another_takes_over_and_it_writes_no_more(
 @pytest.mark.disruptive
 @pytest.mark.parametrize("whose", ["the leader's", "the active node's"])
 def test_a_server_of_consul_is_killed(
-    whose: str, workload: Workload, made: Callable[..., str], catalogue: Catalogue, nodes: dict[str, Node], plan: Plan
+    whose: str, workload: Workload, made: Callable[..., str], catalogue: Catalogue, nodes: dict[str, Node], plan: Plan, tell: Tell
 ) -> None:
     if len(plan.on("consul_sync")) < 3:
         pytest.skip("one server alone has nobody to go on")
@@ -340,7 +342,7 @@ def test_a_server_of_consul_is_killed(
     try:
         move(workload, name, ["192.0.2.2", "192.0.2.3"])
         took = becomes(catalogue, other, named(workload, name), {"192.0.2.2", "192.0.2.3"})
-        print(f"{whose} Consul killed on {gone.name}: caught up after {took:.1f} s, active is {active(workload.cluster)}")
+        tell(f"{whose} Consul killed on {gone.name}: caught up after {took:.1f} s, active is {active(workload.cluster)}")
     finally:
         gone.run("systemctl start --no-block consul")
         until("Consul is back", lambda: catalogue.leader(gone), 60)
@@ -350,7 +352,9 @@ def test_a_server_of_consul_is_killed(
 
 
 @pytest.mark.disruptive
-def test_api_servers_start_again(workload: Workload, made: Callable[..., str], catalogue: Catalogue, nodes: dict[str, Node], plan: Plan, one: Node) -> None:
+def test_api_servers_start_again(
+    workload: Workload, made: Callable[..., str], catalogue: Catalogue, nodes: dict[str, Node], plan: Plan, one: Node, tell: Tell
+) -> None:
     name = made(["192.0.2.1"])
     becomes(catalogue, one, named(workload, name), {"192.0.2.1"})
     for number, node in enumerate([nodes[name_] for name_ in plan.on("kubernetes_control")]):
@@ -358,6 +362,6 @@ def test_api_servers_start_again(workload: Workload, made: Callable[..., str], c
         wanted = f"192.0.2.{10 + number}"
         move(workload, name, [wanted])
         took = becomes(catalogue, one, named(workload, name), {wanted}, 30)
-        print(f"API server of {node.name} started again: followed after {took:.2f} s")
+        tell(f"API server of {node.name} started again: followed after {took:.2f} s")
     ready = partial(until, "all API servers are ready", seconds=60)
     ready(look=lambda: all(workload.cluster.ask(name_, "GET", "/readyz")[1] == "ok" for name_ in plan.on("kubernetes_control")))

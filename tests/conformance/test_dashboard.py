@@ -19,6 +19,7 @@ from urllib.parse import urlencode
 import pytest
 
 from .support.cluster import random_name
+from .support.figures import Tell
 from .support.nodes import Node
 from .support.plan import ROOT, Plan
 from .support.waiting import at_once, until
@@ -298,7 +299,7 @@ def test_it_is_whole_in_a_browser(plan: Plan, portals: list[Node], person: tuple
     asyncio.run(asyncio.wait_for(work(), 90))
 
 
-def test_it_is_small_and_soon(plan: Plan, portals: list[Node], visitors: list[Visitor]) -> None:
+def test_it_is_small_and_soon(plan: Plan, portals: list[Node], visitors: list[Visitor], tell: Tell) -> None:
     times = []
     for visitor in visitors:
         for _ in range(5):
@@ -308,7 +309,7 @@ def test_it_is_small_and_soon(plan: Plan, portals: list[Node], visitors: list[Vi
     # What it keeps when nobody looks: its connections end after some seconds.
     time.sleep(6)
     memory = {node.name: int(node.python(MEMORY)) / 1024 for node in portals}
-    print(
+    tell(
         "portal: " + ", ".join(f"{name} {mib:.1f} MiB" for name, mib in memory.items()) + f"; a page in {sorted(times)[len(times) // 2] * 1000:.0f} ms (median)"
     )
     assert max(memory.values()) <= MEMORY_MIB

@@ -6,7 +6,7 @@ from __future__ import annotations
 import json
 import random
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from functools import partial
 from typing import Any
 
@@ -14,11 +14,12 @@ import pytest
 
 from .support.catalogue import Catalogue
 from .support.cluster import Workload, random_name
+from .support.figures import Tell, mostly
 from .support.nodes import Node
 from .support.plan import Plan, manifest
 from .support.power import BOOT, Power, reachable
 from .support.remote import LISTEN
-from .support.waiting import at_once, mostly, until
+from .support.waiting import at_once, until
 
 pytestmark = [pytest.mark.needs("discovery"), pytest.mark.needs("consul", "coredns")]
 
@@ -105,7 +106,7 @@ def test_what_is_not_in_the_catalogue_has_no_name(every: list[Node], server: str
 
 
 def test_a_service_registered_on_one_node_resolves_on_all_others_at_once(
-    every: list[Node], server: str, catalogue: Catalogue, service: str, record_property: Callable[[str, object], None]
+    every: list[Node], server: str, catalogue: Catalogue, service: str, tell: Tell
 ) -> None:
     took = []
     for number in range(4):
@@ -125,12 +126,11 @@ def test_a_service_registered_on_one_node_resolves_on_all_others_at_once(
         start, *seen = at_once(work, [None, *others])
         took += [at - start for at in seen]
         catalogue.forget(here, name)
-    record_property("seconds_until_resolved", round(max(took), 3))
-    mostly("a service registered elsewhere resolves", took, APPEARS)
+    tell(mostly("a service registered elsewhere resolves", took, APPEARS))
 
 
 def test_a_killed_instance_leaves_the_names_of_all_nodes(
-    every: list[Node], server: str, catalogue: Catalogue, service: str, record_property: Callable[[str, object], None]
+    every: list[Node], server: str, catalogue: Catalogue, service: str, tell: Tell
 ) -> None:
     here, took = every[-1], []
     for _ in range(3):
@@ -151,8 +151,7 @@ def test_a_killed_instance_leaves_the_names_of_all_nodes(
         took += [at - start for at in seen]
         catalogue.forget(here, service)
         here.ask(f"systemctl stop {service}; systemctl reset-failed {service}")
-    record_property("seconds_until_forgotten", round(max(took), 3))
-    mostly("a killed instance has left DNS", took, DISAPPEARS)
+    tell(mostly("a killed instance has left DNS", took, DISAPPEARS))
 
 
 def test_nothing_is_read_without_a_token(every: list[Node], catalogue: Catalogue) -> None:
@@ -328,7 +327,7 @@ def read(catalogue: Catalogue, node: Node, key: str) -> str:
 
 @pytest.mark.disruptive
 def test_names_are_answered_and_writes_come_back_while_the_leader_is_off(
-    several: None, nodes: dict[str, Node], voters: list[Node], power: Power, server: str, catalogue: Catalogue, service: str
+    several: None, nodes: dict[str, Node], voters: list[Node], power: Power, server: str, catalogue: Catalogue, service: str, tell: Tell
 ) -> None:
     leader = catalogue.leader(voters[0])
     gone = next(node for node in voters if node.address == leader)
@@ -348,7 +347,7 @@ def test_names_are_answered_and_writes_come_back_while_the_leader_is_off(
         return time.monotonic() - start
 
     took, *seen = at_once(work, [None, *others])
-    print(f"leader {gone.name} off: writes again after {took:.1f} s; names meanwhile: {seen}")
+    tell(f"leader {gone.name} off: writes again after {took:.1f} s; names meanwhile never away for more than {max(longest for _, longest in seen):.2f} s")
     assert took <= WRITES
     for node, (counts, longest) in zip(others, seen, strict=True):
         assert set(counts) == {"right"}, f"{node.name}: {counts}"
@@ -379,7 +378,7 @@ print(json.dumps([most, sorted(seen)]))
 
 
 @pytest.mark.disruptive
-def test_servers_that_are_restarted_at_once_go_one_after_another(several: None, voters: list[Node], catalogue: Catalogue) -> None:
+def test_servers_that_are_restarted_at_once_go_one_after_another(several: None, voters: list[Node], catalogue: Catalogue, tell: Tell) -> None:
     addresses = sorted(node.address for node in voters)
     # Tests before this one have killed what a turn is asked of.
     since = {node.name: node.run("date +%s").strip() for node in voters}
@@ -392,7 +391,7 @@ def test_servers_that_are_restarted_at_once_go_one_after_another(several: None, 
 
     start = time.monotonic()
     (most, seen), *_ = at_once(work, [None, *voters])
-    print(f"{len(voters)} servers restarted in {time.monotonic() - start:.1f} s, at most {most} away at a time")
+    tell(f"{len(voters)} servers restarted in {time.monotonic() - start:.1f} s, at most {most} away at a time")
     assert seen == addresses, "each was restarted"
     assert most == 1
     until("nobody has the turn", lambda: all(node.ask("systemctl is-active consul-turn").out.strip() == "inactive" for node in voters))
@@ -403,7 +402,7 @@ def test_servers_that_are_restarted_at_once_go_one_after_another(several: None, 
 
 @pytest.mark.disruptive
 def test_what_was_registered_outlives_the_loss_of_the_majority(
-    several: None, nodes: dict[str, Node], voters: list[Node], power: Power, server: str, catalogue: Catalogue, service: str
+    several: None, nodes: dict[str, Node], voters: list[Node], power: Power, server: str, catalogue: Catalogue, service: str, tell: Tell
 ) -> None:
     lost = [*voters[1:]] if len(voters) == 3 else voters[len(voters) // 2 :]
     last = voters[0]
@@ -420,7 +419,7 @@ def test_what_was_registered_outlives_the_loss_of_the_majority(
     at_once(lambda node: until(f"{node.name} answers by SSH", lambda: reachable(node), BOOT), lost)
     start = time.monotonic()
     until("the catalogue takes writes", lambda: write(catalogue, last, f"{key}-after", "after"), BOOT)
-    print(f"two servers back: writes again {time.monotonic() - start:.1f} s after they answer by SSH")
+    tell(f"two servers back: writes again {time.monotonic() - start:.1f} s after they answer by SSH")
     at_once(lambda node: until(f"{node.name} gives what was written before", lambda: read(catalogue, node, key) == "kept"), voters)
     for node in voters:
         assert catalogue.appears(node, server, service, last.address) is not None
@@ -428,7 +427,7 @@ def test_what_was_registered_outlives_the_loss_of_the_majority(
 
 @pytest.mark.disruptive
 def test_everything_off_and_on_in_any_order_comes_back_by_itself(
-    several: None, nodes: dict[str, Node], voters: list[Node], power: Power, plan: Plan, server: str, catalogue: Catalogue
+    several: None, nodes: dict[str, Node], voters: list[Node], power: Power, plan: Plan, server: str, catalogue: Catalogue, tell: Tell
 ) -> None:
     key = random_name("all-off")
     assert write(catalogue, voters[0], key, "kept")
@@ -441,9 +440,9 @@ def test_everything_off_and_on_in_any_order_comes_back_by_itself(
     start = time.monotonic()
     at_once(lambda node: until(f"{node.name} answers by SSH", lambda: reachable(node), BOOT), order)
     until("the catalogue takes writes", lambda: write(catalogue, voters[0], f"{key}-after", "after"), BOOT)
-    print(f"the catalogue takes writes {time.monotonic() - start:.1f} s after the last node was switched on")
+    tell(f"all nodes off and on: the catalogue takes writes {time.monotonic() - start:.1f} s after the last node was switched on")
     until("another server gives what was written before", lambda: read(catalogue, voters[-1], key) == "kept", BOOT)
     for service, addresses in wanted_services(plan).items():
         at_once(partial(knows, name=catalogue.name(service), addresses=addresses, seconds=BOOT), order)
     catalogue.call(voters[0], "DELETE", "/v1/kv/ashlar/conformance/?recurse")
-    print(f"all services of hosts are found on all nodes after {time.monotonic() - start:.1f} s")
+    tell(f"all nodes off and on: all services of hosts are found on all nodes after {time.monotonic() - start:.1f} s")

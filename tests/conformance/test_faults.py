@@ -6,11 +6,12 @@ from __future__ import annotations
 import json
 import time
 import urllib.request
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 
 import pytest
 
 from .support.cluster import Cluster, Workload, condition, random_name
+from .support.figures import Tell
 from .support.nodes import Node
 from .support.plan import Plan
 from .support.power import BOOT, Power, reachable
@@ -41,8 +42,7 @@ def test_the_platform_works_while_a_control_node_is_off(
     nodes: dict[str, Node],
     power: Power,
     plan: Plan,
-    workload: Workload,
-    record_property: Callable[[str, object], None],
+    workload: Workload, tell: Tell
 ) -> None:
     """Switched off without a word: the others answer, take writes, start pods, and it catches up when it is back."""
     cluster, gone = workload.cluster, nodes[control_node]
@@ -58,8 +58,7 @@ def test_the_platform_works_while_a_control_node_is_off(
     at_once(lambda node: until(f"the API answers on {node.name} by its balancer", lambda: balanced(node), FAILOVER), others)
     config = {"apiVersion": "v1", "kind": "ConfigMap", "metadata": {"name": name}, "data": {"written": "meanwhile"}}
     until("the API takes writes", lambda: others_api.create(config, workload.namespace), FAILOVER)
-    record_property("seconds_until_writes", round(time.monotonic() - start, 1))
-    print(f"{control_node} off: writes again after {time.monotonic() - start:.1f} s")
+    tell(f"{control_node} off: writes again after {time.monotonic() - start:.1f} s")
 
     path = workload.path("ConfigMap", name)
     holds(
@@ -108,7 +107,7 @@ def lasting(workload: Workload, plan: Plan) -> Iterator[str]:
 GRACE = 40
 
 
-def test_a_deployment_survives_a_stopped_node(workload: Workload, lasting: str, nodes: dict[str, Node], power: Power, plan: Plan) -> None:
+def test_a_deployment_survives_a_stopped_node(workload: Workload, lasting: str, nodes: dict[str, Node], power: Power, plan: Plan, tell: Tell) -> None:
     """The node that leads the controllers goes, with a replica on it: the Service forgets it, and a new one is started elsewhere."""
     cluster = workload.cluster
     before = workload.running(lasting, 3)
@@ -137,7 +136,7 @@ def test_a_deployment_survives_a_stopped_node(workload: Workload, lasting: str, 
     assert found == survivors
 
     until("the Service has forgotten the node that is off", lambda: (there := endpoints()) and gone.name not in there, grace + 40)
-    print(f"the Service forgot {gone.name} after {time.monotonic() - start:.0f} s")
+    tell(f"{gone.name} off: the Service forgot it after {time.monotonic() - start:.0f} s")
 
     def asks(source: str) -> bool:
         out = workload.shell(source, f"for i in 1 2 3 4 5 6 7 8 9 10; do wget -q -T 5 -O - http://{address}/ || echo lost; done")
@@ -186,7 +185,7 @@ def test_a_node_that_is_cut_off_takes_no_writes_and_the_others_go_on(cut: Node, 
     etcdctl(member, f"del --prefix {key}")
 
 
-def test_everything_off_and_on_comes_back_by_itself(nodes: dict[str, Node], power: Power, plan: Plan, workload: Workload) -> None:
+def test_everything_off_and_on_comes_back_by_itself(nodes: dict[str, Node], power: Power, plan: Plan, workload: Workload, tell: Tell) -> None:
     """A power cut of the whole site: nobody runs anything, and what was written is there and what ran answers."""
     cluster = workload.cluster
     key = f"/ashlar-conformance/{random_name('all-off')}"
@@ -201,7 +200,7 @@ def test_everything_off_and_on_comes_back_by_itself(nodes: dict[str, Node], powe
     at_once(
         lambda name: until(f"the API server of {name} is ready", lambda: cluster.ask(name, "GET", "/readyz")[1] == "ok", 120), plan.on("kubernetes_control")
     )
-    print(f"the API is ready on all control nodes {time.monotonic() - start:.0f} s after the power came back")
+    tell(f"all nodes off and on: the API is ready on all control nodes {time.monotonic() - start:.0f} s after the power came back")
     for name in plan.on("etcd"):
         assert etcdctl(nodes[name], f"get --print-value-only {key}").strip() == "kept", name
     etcdctl(nodes[plan.on("etcd")[0]], f"del {key}")
@@ -215,7 +214,7 @@ def test_everything_off_and_on_comes_back_by_itself(nodes: dict[str, Node], powe
 
     wanted = set(names.values())
     at_once(lambda name: until(f"all pods answer through {name}", lambda: through(name) == wanted, 120), workload.pods)
-    print(f"all pods answer through all nodes after {time.monotonic() - start:.0f} s")
+    tell(f"all nodes off and on: all pods answer through all nodes after {time.monotonic() - start:.0f} s")
 
     def by_name(name: str) -> bool:
         return workload.shell(name, "wget -q -T 5 -O - http://probe/").strip() in wanted

@@ -15,6 +15,7 @@ import pytest
 from .support.catalogue import CLIENT, Catalogue
 from .support.cluster import Workload, random_name
 from .support.edge import Routes, pods, scale, steady, straight, who
+from .support.figures import Tell
 from .support.load import Connection
 from .support.nodes import Node
 from .support.plan import Plan, converge
@@ -41,7 +42,7 @@ def routes(plan: Plan, nodes: dict[str, Node]) -> Iterator[Routes]:
 
 
 def test_a_name_is_served_by_every_edge_with_the_sites_certificate(
-    routes: Routes, workload: Workload, edges: list[Node], domain: str
+    routes: Routes, workload: Workload, edges: list[Node], domain: str, tell: Tell
 ) -> None:
     name = random_name("routed")
     host = f"{name}.{domain}"
@@ -51,7 +52,7 @@ def test_a_name_is_served_by_every_edge_with_the_sites_certificate(
     start = time.monotonic()
     for edge in edges:
         routes.served(edge, host)
-    print(f"a new name is served after {time.monotonic() - start:.1f} s")
+    tell(f"a new name is served after {time.monotonic() - start:.1f} s")
     for edge in edges:
         until("every instance is asked", lambda edge=edge: {routes.ask(edge, host).body.decode().strip() for _ in range(20)} == names)
 
@@ -72,7 +73,7 @@ def test_paths_divide_a_host_and_other_names_are_not_there(routes: Routes, workl
         assert routes.ask(edge, f"{random_name('nobody')}.{domain}").status == 404
 
 
-def test_an_instance_that_is_taken_away_is_not_asked_any_more(routes: Routes, workload: Workload, edges: list[Node], domain: str) -> None:
+def test_an_instance_that_is_taken_away_is_not_asked_any_more(routes: Routes, workload: Workload, edges: list[Node], domain: str, tell: Tell) -> None:
     name = random_name("leaving")
     host = f"{name}.{domain}"
     instances = {address: routes.add(name, address, route_host=host) for address in pods(workload)}
@@ -88,7 +89,7 @@ def test_an_instance_that_is_taken_away_is_not_asked_any_more(routes: Routes, wo
             lambda edge=edge: by_address[gone] not in {routes.ask(edge, host).body.decode().strip() for _ in range(20)},
             pause=0.05,
         )
-    print(f"an instance that was taken away is left after {time.monotonic() - start:.1f} s")
+    tell(f"an instance that was taken away is left after {time.monotonic() - start:.1f} s")
 
 
 @pytest.mark.parametrize(
@@ -198,7 +199,7 @@ def scaled(workload: Workload) -> Iterator[str]:
 
 
 def test_nothing_is_lost_while_instances_come_go_and_die_and_routes_change(
-    routes: Routes, workload: Workload, edges: list[Node], scaled: str, domain: str
+    routes: Routes, workload: Workload, edges: list[Node], scaled: str, domain: str, tell: Tell
 ) -> None:
     """200 requests a second while a service has 3, 10 and 2 instances, one is killed, and fifty routes change."""
     host = f"{scaled}.{domain}"
@@ -229,22 +230,22 @@ def test_nothing_is_lost_while_instances_come_go_and_die_and_routes_change(
         scale(workload, scaled, 2)
 
     load = steady(edges[0], host, work)
-    print(f"through the edge: {load.text()}")
+    tell(f"3, 10 and 2 instances, one killed, 50 routes changed: through the edge: {load.text()}")
     assert load.failures == []
 
 
-def test_latency_beside_a_pod_asked_directly(routes: Routes, workload: Workload, edges: list[Node], domain: str) -> None:
+def test_latency_beside_a_pod_asked_directly(routes: Routes, workload: Workload, edges: list[Node], domain: str, tell: Tell) -> None:
     name = random_name("latency")
     routes.add(name, pods(workload)[0], route_host=f"{name}.{domain}")
     routes.served(edges[0], f"{name}.{domain}")
     through = steady(edges[0], f"{name}.{domain}", lambda: time.sleep(8))
-    print(f"through the edge: {through.text()}; {straight(edges[0], pods(workload)[0], seconds=8)}")
+    tell(f"nothing changes: through the edge: {through.text()}; {straight(edges[0], pods(workload)[0], seconds=8)}")
     assert through.failures == []
 
 
 @pytest.mark.needs("consul_sync")
 def test_an_annotated_service_is_served_and_follows_its_pods(
-    routes: Routes, workload: Workload, edges: list[Node], scaled: str, domain: str
+    routes: Routes, workload: Workload, edges: list[Node], scaled: str, domain: str, tell: Tell
 ) -> None:
     host = f"{scaled}.{domain}"
     workload.running(scaled, 3)
@@ -257,7 +258,7 @@ def test_an_annotated_service_is_served_and_follows_its_pods(
         scale(workload, scaled, 2)
 
     load = steady(edges[0], host, work)
-    print(f"through the edge, as the catalogue follows the API: {load.text()}")
+    tell(f"a Service scaled to 3, 10 and 2: through the edge: {load.text()}")
     assert load.failures == []
 
 
@@ -301,7 +302,7 @@ def test_what_the_catalogue_says_while_an_edge_starts_is_not_lost(routes: Routes
 
 @pytest.mark.disruptive
 def test_nothing_is_lost_while_a_node_with_an_instance_is_off(
-    whole: None, routes: Routes, workload: Workload, edges: list[Node], nodes: dict[str, Node], domain: str, power: Power, plan: Plan
+    whole: None, routes: Routes, workload: Workload, edges: list[Node], nodes: dict[str, Node], domain: str, power: Power, plan: Plan, tell: Tell
 ) -> None:
     """Without a word, as in a power cut: what was under way there is asked of another instance."""
     edge = edges[0]
@@ -321,14 +322,14 @@ def test_nothing_is_lost_while_a_node_with_an_instance_is_off(
         time.sleep(15)
 
     load = steady(edge, host, work)
-    print(f"{gone.name} off: through the edge: {load.text()}; {beside}")
+    tell(f"{gone.name} off: through the edge: {load.text()}; {beside}")
     assert len(load.answered) == len(addresses), "the instance that went was asked before"
     assert load.failures == []
 
 
 @pytest.mark.disruptive
 def test_nothing_is_lost_while_the_catalogue_loses_its_leader(
-    whole: None, routes: Routes, workload: Workload, edges: list[Node], nodes: dict[str, Node], domain: str
+    whole: None, routes: Routes, workload: Workload, edges: list[Node], nodes: dict[str, Node], domain: str, tell: Tell
 ) -> None:
     """It is killed and stays away for a while: the edges go on, and follow as soon as there is another leader."""
     catalogue = routes.catalogue
@@ -362,7 +363,7 @@ def test_nothing_is_lost_while_the_catalogue_loses_its_leader(
             routes.served(edge, f"{later}.{domain}")
 
     load = steady(edges[0], host, work)
-    print(f"leader {leader.name} killed: writes after {took[0]:.1f} s, edges follow after {took[1]:.1f} s; through the edge: {load.text()}; {beside}")
+    tell(f"leader {leader.name} killed: writes after {took[0]:.1f} s, edges follow after {took[1]:.1f} s; through the edge: {load.text()}; {beside}")
     assert load.failures == []
 
 
@@ -380,7 +381,7 @@ with socket.create_connection((address, port), 5) as plain, context.wrap_socket(
 
 @pytest.mark.disruptive
 def test_nothing_is_lost_while_certificates_rotate(
-    whole: None, routes: Routes, workload: Workload, edges: list[Node], nodes: dict[str, Node], domain: str, plan: Plan, tmp_path: Path
+    whole: None, routes: Routes, workload: Workload, edges: list[Node], nodes: dict[str, Node], domain: str, plan: Plan, tmp_path: Path, tell: Tell
 ) -> None:
     """All keys and certificates of discovery and of the edge are made anew, and everybody is told."""
     parts = [name for name in ("consul", "consul_sync", "haproxy", "haproxy_ingress") if plan.has(name)]
@@ -406,7 +407,7 @@ def test_nothing_is_lost_while_certificates_rotate(
         time.sleep(2)
 
     load = steady(edges[0], host, work)
-    print(f"certificates of {', '.join(parts)} made anew: through the edge: {load.text()}; {beside}")
+    tell(f"certificates of {', '.join(parts)} made anew: through the edge: {load.text()}; {beside}")
     until("every agent and edge shows another certificate", lambda: all(old != new for old, new in zip(before, shown(), strict=True)))
     assert load.failures == []
     later = random_name("later")
@@ -418,7 +419,7 @@ def test_nothing_is_lost_while_certificates_rotate(
 @pytest.mark.disruptive
 @pytest.mark.needs("keepalived")
 def test_the_virtual_address_goes_to_another_edge(
-    plan: Plan, routes: Routes, workload: Workload, edges: list[Node], domain: str, power: Power
+    plan: Plan, routes: Routes, workload: Workload, edges: list[Node], domain: str, power: Power, tell: Tell
 ) -> None:
     if len(edges) < 2:
         pytest.fail("one edge cannot take an address from another: give a second node the class edge, or leave keepalived out")
@@ -442,7 +443,7 @@ def test_the_virtual_address_goes_to_another_edge(
     try:
         start = time.monotonic()
         until("another edge answers for it", lambda: answers(), pause=0.1)
-        print(f"the virtual address answers again after {time.monotonic() - start:.1f} s")
+        tell(f"the virtual address answers again after {time.monotonic() - start:.1f} s")
         assert holders() != [holder]
     finally:
         holder.run("systemctl start haproxy")

@@ -13,9 +13,10 @@ from urllib.parse import urlencode
 import pytest
 
 from .support.cluster import Object, Workload, pod_template, random_name
+from .support.figures import Tell, mostly
 from .support.nodes import Node
 from .support.plan import Plan
-from .support.waiting import at_once, mostly, until
+from .support.waiting import at_once, until
 
 pytestmark = [pytest.mark.needs("logging"), pytest.mark.needs("victorialogs"), pytest.mark.needs("log_collector")]
 
@@ -162,10 +163,10 @@ def test_a_line_of_a_unit_is_found_with_its_labels(plan: Plan, every: list[Node]
             assert {key: line.get(key) for key in wanted} == wanted
 
 
-def test_a_line_of_a_unit_is_found_soon(every: list[Node], stores: list[Store]) -> None:
+def test_a_line_of_a_unit_is_found_soon(every: list[Node], stores: list[Store], tell: Tell) -> None:
     node, marker = every[-1], random_name("unit")
     node.run(f"systemd-run --quiet --unit=conformance-{marker} sh -c '{telling(marker)}'")
-    mostly("a line of a unit is found", delays(stores, f'"{marker}" stream:=stdout', node), SOON)
+    tell(mostly("a line of a unit is found", delays(stores, f'"{marker}" stream:=stdout', node), SOON))
 
 
 def test_lines_of_components_bear_their_names(plan: Plan, stores: list[Store]) -> None:
@@ -194,9 +195,9 @@ def test_a_line_of_a_pod_is_found_with_its_labels(plan: Plan, workload: Workload
         assert len(lines) == 1
 
 
-def test_a_line_of_a_pod_is_found_soon(nodes: dict[str, Node], pods: Pods, stores: list[Store]) -> None:
+def test_a_line_of_a_pod_is_found_soon(nodes: dict[str, Node], pods: Pods, stores: list[Store], tell: Tell) -> None:
     name = pods.run(telling("pod"))
-    mostly("a line of a pod is found", delays(stores, pods.query(name), nodes[pods.node]), SOON)
+    tell(mostly("a line of a pod is found", delays(stores, pods.query(name), nodes[pods.node]), SOON))
 
 
 def test_secrets_are_not_found(pods: Pods, stores: list[Store], everywhere: Any) -> None:
@@ -218,20 +219,20 @@ def test_secrets_are_not_found(pods: Pods, stores: list[Store], everywhere: Any)
         assert [text for text in texts if '"user": "me"' in text], "more than the secret is gone"
 
 
-def test_a_burst_of_one_pod_is_found_whole_within_bounded_memory(nodes: dict[str, Node], pods: Pods, stores: list[Store]) -> None:
+def test_a_burst_of_one_pod_is_found_whole_within_bounded_memory(nodes: dict[str, Node], pods: Pods, stores: list[Store], tell: Tell) -> None:
     count = 100_000
     start = time.monotonic()
     name = pods.run(f'awk \'BEGIN {{ for (i = 0; i < {count}; i++) print "burst number " i " of a pod that has much to say and says it all at once" }}\'')
     for store in stores:
         query = f"{pods.query(name)} burst"
         until(f"all of the burst is in {store.node.name}", partial(store.has, query, count), 90, pause=1)
-        print(f"{count} lines are in {store.node.name} after {time.monotonic() - start:.1f} s; its memory: {now_mib(store.node, 'victorialogs'):.0f} MiB")
+        tell(f"{count} lines are in {store.node.name} after {time.monotonic() - start:.1f} s; its memory: {now_mib(store.node, 'victorialogs'):.0f} MiB")
     collector = peak_mib(nodes[pods.node], "log-collector")
-    print(f"memory of the collector at most: {collector:.0f} MiB")
+    tell(f"memory of the collector after {count} lines at most: {collector:.0f} MiB")
     assert collector < COLLECTOR_MIB
 
 
-def test_a_flood_is_limited_and_counted(plan: Plan, nodes: dict[str, Node], pods: Pods, stores: list[Store]) -> None:
+def test_a_flood_is_limited_and_counted(plan: Plan, nodes: dict[str, Node], pods: Pods, stores: list[Store], tell: Tell) -> None:
     burst, rate = int(plan.option("log_collector", "log_collector_burst_lines")), int(plan.option("log_collector", "log_collector_lines_per_second"))
     count = burst + 30 * rate
     name = pods.run(f"awk 'BEGIN {{ for (i = 0; i < {count}; i++) print \"flood \" i }}'")
@@ -239,7 +240,7 @@ def test_a_flood_is_limited_and_counted(plan: Plan, nodes: dict[str, Node], pods
     told = until("the pod's own log says how many lines were dropped", lambda: stores[0].search(f'{pods.query(name)} "lines were dropped"'), 60, pause=1)
     dropped = sum(int(line["_msg"].split()[0]) for line in told)
     lines, _ = until("what passed is found", lambda: stores[0].count(f"{pods.query(name)} flood"))
-    print(f"of {count} lines {lines} passed, {dropped} were dropped and counted, told after {time.monotonic() - start:.0f} s")
+    tell(f"of {count} lines {lines} passed, {dropped} were dropped and counted, told after {time.monotonic() - start:.0f} s")
     assert burst <= lines < count
     assert told[0]["level"] == "warning"
     assert peak_mib(nodes[pods.node], "log-collector") < COLLECTOR_MIB
@@ -298,7 +299,7 @@ def numbered(count: int, seconds: int) -> str:
 
 
 @pytest.mark.disruptive
-def test_no_line_is_lost_when_collector_and_stores_are_killed_under_load(nodes: dict[str, Node], pods: Pods, stores: list[Store]) -> None:
+def test_no_line_is_lost_when_collector_and_stores_are_killed_under_load(nodes: dict[str, Node], pods: Pods, stores: list[Store], tell: Tell) -> None:
     count, seconds = 6000, 24
     name = pods.run(numbered(count, seconds))
     victims = [
@@ -315,12 +316,12 @@ def test_no_line_is_lost_when_collector_and_stores_are_killed_under_load(nodes: 
         query = f"{pods.query(name)} number"
         until(f"all numbers are in {store.node.name}", partial(store.has, query, count), 60, pause=1)
         lines, different = store.count(query)
-        print(f"{store.node.name}: {different} lines, {lines - different} of them twice")
+        tell(f"collector and stores killed: {store.node.name} has {different} lines, {lines - different} of them twice")
         assert lines - different < count / 2, "much more is sent again than the last seconds"
 
 
 @pytest.mark.disruptive
-def test_a_store_that_is_down_delays_no_other_and_gets_everything_later(every: list[Node], pods: Pods, stores: list[Store]) -> None:
+def test_a_store_that_is_down_delays_no_other_and_gets_everything_later(every: list[Node], pods: Pods, stores: list[Store], tell: Tell) -> None:
     if len(stores) < 2:
         pytest.skip("the site has one store")
     down, other = stores[-1], stores[0]
@@ -329,7 +330,7 @@ def test_a_store_that_is_down_delays_no_other_and_gets_everything_later(every: l
         name = pods.run("for i in 1 2 3 4 5 6 7 8 9; do echo number $i; done")
         start = time.monotonic()
         until("the other store has the lines", lambda: other.count(f"{pods.query(name)} number")[1] == 9, pause=0.1)
-        print(f"the other store has them after {time.monotonic() - start:.1f} s")
+        tell(f"a store is down: the other has the lines after {time.monotonic() - start:.1f} s")
         pods.workload.cluster.delete(pods.workload.path("Pod", name), grace_seconds=0)
         time.sleep(3)
         at_once(lambda node: node.run("systemctl kill -s KILL log-collector"), every)
@@ -337,4 +338,4 @@ def test_a_store_that_is_down_delays_no_other_and_gets_everything_later(every: l
         down.node.run("systemctl start victorialogs")
     start = time.monotonic()
     until("the store has them, too, though the pod is gone", lambda: down.count(f"{pods.query(name)} number")[1] == 9, pause=0.2)
-    print(f"the store that was down has them {time.monotonic() - start:.1f} s after its start")
+    tell(f"the store that was down has the lines {time.monotonic() - start:.1f} s after its start")

@@ -9,6 +9,7 @@ from collections.abc import Callable
 
 import pytest
 
+from .support.figures import Tell
 from .support.monitoring import Monitoring
 from .support.nodes import Node
 from .support.plan import Plan
@@ -68,25 +69,25 @@ def test_the_configuration_is_for_alertmanager_only(monitoring: Monitoring) -> N
 
 @pytest.mark.disruptive
 @pytest.mark.needs("node_exporter")
-def test_a_stopped_program_is_told_and_then_no_longer(plan: Plan, monitoring: Monitoring) -> None:
+def test_a_stopped_program_is_told_and_then_no_longer(plan: Plan, monitoring: Monitoring, tell: Tell) -> None:
     node = monitoring.nodes[plan.on("node_exporter")[-1]]
     labels = {"alertname": "TargetMissing", "component": "node_exporter", "node": node.name}
     node.run("systemctl stop node-exporter.service")
     start = time.monotonic()
     try:
         until("every Alertmanager has the alert", lambda: everywhere(monitoring, lambda replica: monitoring.alerts(replica, **labels)), FIRES, 1)
-        print(f"TargetMissing fired after {time.monotonic() - start:.0f} s")
+        tell(f"TargetMissing fired after {time.monotonic() - start:.0f} s")
         assert len(monitoring.alerts(monitoring.replicas("alertmanager")[0], **labels)) == 1
     finally:
         node.run("systemctl start node-exporter.service")
     start = time.monotonic()
     until("no Alertmanager has it any more", lambda: everywhere(monitoring, lambda replica: not monitoring.alerts(replica, **labels)), CLEARS, 1)
-    print(f"TargetMissing cleared after {time.monotonic() - start:.0f} s")
+    tell(f"TargetMissing cleared after {time.monotonic() - start:.0f} s")
 
 
 @pytest.mark.disruptive
 @pytest.mark.needs("node_exporter")
-def test_a_node_that_stops_is_one_alert(plan: Plan, monitoring: Monitoring, nodes: dict[str, Node], power: Power) -> None:
+def test_a_node_that_stops_is_one_alert(plan: Plan, monitoring: Monitoring, nodes: dict[str, Node], power: Power, tell: Tell) -> None:
     """Within a minute, by every replica that is left, without an alert for each of its programs; and it clears."""
     victim = nodes[list(plan.machines)[-1]]
     left = [replica for replica in monitoring.replicas("alertmanager") if replica != victim.name]
@@ -97,7 +98,7 @@ def test_a_node_that_stops_is_one_alert(plan: Plan, monitoring: Monitoring, node
     try:
         until("every Alertmanager has the alert", lambda: everywhere(monitoring, lambda replica: monitoring.alerts(replica, **labels), left), FIRES, 1)
         fired = time.monotonic() - start
-        print(f"NodeDown fired after {fired:.0f} s")
+        tell(f"NodeDown fired after {fired:.0f} s")
         loud = [alert for alert in monitoring.alerts(left[0], node=victim.name) if alert["status"]["state"] == "active"]
         assert {alert["labels"]["alertname"] for alert in loud} == {"NodeDown"}, [alert["labels"] for alert in loud]
     finally:
@@ -105,11 +106,11 @@ def test_a_node_that_stops_is_one_alert(plan: Plan, monitoring: Monitoring, node
     until(f"{victim.name} answers by SSH", lambda: reachable(victim), 120)
     start = time.monotonic()
     until("no Alertmanager has it any more", lambda: everywhere(monitoring, lambda replica: not monitoring.alerts(replica, **labels), left), CLEARS, 1)
-    print(f"NodeDown cleared {time.monotonic() - start:.0f} s after the node was back")
+    tell(f"NodeDown cleared {time.monotonic() - start:.0f} s after the node was back")
 
 
 @pytest.mark.disruptive
-def test_a_killed_alertmanager_forgets_nothing(monitoring: Monitoring) -> None:
+def test_a_killed_alertmanager_forgets_nothing(monitoring: Monitoring, tell: Tell) -> None:
     """Another replica has the alerts all the while, and silences are there when it is back."""
     replicas = monitoring.replicas("alertmanager")
     if len(replicas) < 2:
@@ -127,7 +128,7 @@ def test_a_killed_alertmanager_forgets_nothing(monitoring: Monitoring) -> None:
             until(f"{replica} is ready", lambda: monitoring.ask("alertmanager", replica, "/-/ready").status == 200)  # noqa: B023
             until(f"{replica} has the silence again", lambda: silence in known(monitoring, replica))  # noqa: B023
             until(f"{replica} has the watchdog again", lambda: monitoring.alerts(replica, alertname="Watchdog"), 75, 1)  # noqa: B023
-            print(f"alertmanager of {replica}: everything is back {time.monotonic() - start:.0f} s after SIGKILL")
+            tell(f"alertmanager of {replica}: everything is back {time.monotonic() - start:.0f} s after SIGKILL")
             until("the replicas are a cluster again", lambda: len(peers(monitoring, other)) == len(replicas), 60)  # noqa: B023
         finally:
             node.run(f"{SILENCE} expire {silence}")

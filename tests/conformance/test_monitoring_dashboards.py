@@ -127,7 +127,6 @@ def test_every_query_of_a_page_is_answered(name: str, pages: dict[str, Dashboard
         elif not found and not question.may_be_empty and not (name == "containers" and question.panel in nothing):
             wrong.append(f"{question.panel}: shows nothing: {question.query}")
     assert not wrong, f"{page.title}:\n" + "\n".join(wrong)
-    print(f"{page.title}: {len(asked)} queries, all answered")
 
 
 @pytest.mark.needs("victorialogs")

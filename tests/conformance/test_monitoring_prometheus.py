@@ -11,6 +11,7 @@ import pytest
 
 from .support.catalogue import Catalogue
 from .support.cluster import Workload, deployment, random_name, service
+from .support.figures import Tell
 from .support.monitoring import CLIENT, PORTS, Monitoring
 from .support.nodes import Node
 from .support.plan import Plan
@@ -88,7 +89,7 @@ def test_replicas_are_on_nodes_of_their_own(plan: Plan, monitoring: Monitoring) 
         assert monitoring.get("prometheus", replica, "/api/v1/status/flags")["web.config.file"] == "/etc/prometheus/web.yml"
 
 
-def test_figures_stay_within_their_budget(monitoring: Monitoring) -> None:
+def test_figures_stay_within_their_budget(monitoring: Monitoring, tell: Tell) -> None:
     """At most 4,000 series a node on average, so that memory stays small; printed with -s."""
     for replica in monitoring.replicas():
         series = float(monitoring.query(replica, f'prometheus_tsdb_head_series{{node="{replica}"}}')[0]["value"][1])
@@ -98,8 +99,8 @@ def test_figures_stay_within_their_budget(monitoring: Monitoring) -> None:
                 continue
             number = int(monitoring.nodes[replica].run(f"systemctl show --property=MainPID --value {component}.service"))
             memory = monitoring.nodes[replica].python(MEMORY, number)
-            print(f"{component} of {replica}: {', '.join(f'{name} {size} bytes' for name, size in memory.items())}")
-        print(f"{replica}: {series:.0f} series")
+            tell(f"{component} of {replica}: {', '.join(f'{name} {size} bytes' for name, size in memory.items())}")
+        tell(f"{replica}: {series:.0f} series")
         # A restart of programs leaves the series of those before it in memory for up to three hours.
         fresh = sum(float(one["value"][1]) for one in monitoring.query(replica, "sum(scrape_samples_post_metric_relabeling)"))
         assert fresh <= 4000 * max(count, 3), f"{replica} keeps {fresh:.0f} series of {count} nodes"
@@ -197,7 +198,7 @@ def test_services_of_the_catalogue_that_ask_for_it_are_read(plan: Plan, monitori
 
 
 @pytest.mark.disruptive
-def test_a_killed_replica_is_back_with_its_figures(plan: Plan, monitoring: Monitoring) -> None:
+def test_a_killed_replica_is_back_with_its_figures(plan: Plan, monitoring: Monitoring, tell: Tell) -> None:
     """By itself, with everything it had, and at most one scrape later than it would have been."""
     interval = int(plan.option("prometheus", "prometheus_scrape_interval_seconds"))
     for replica in monitoring.replicas():
@@ -207,7 +208,7 @@ def test_a_killed_replica_is_back_with_its_figures(plan: Plan, monitoring: Monit
         number = monitoring.kill("prometheus", replica)
         killed = time.monotonic()
         until(f"Prometheus of {replica} is ready again", lambda: monitoring.ask("prometheus", replica, "/-/ready").status == 200, 30, 0.5)  # noqa: B023
-        print(f"prometheus of {replica}: ready {time.monotonic() - killed:.1f} s after SIGKILL")
+        tell(f"prometheus of {replica}: ready {time.monotonic() - killed:.1f} s after SIGKILL")
         assert number != int(monitoring.nodes[replica].run("systemctl show --property=MainPID --value prometheus.service"))
         until(f"{replica} reads again", lambda: len(newer(monitoring, replica, selector, before)) >= 2, 3 * interval + 60, 2)  # noqa: B023
         after = samples(monitoring, replica, f"{selector}[10m]")
@@ -215,7 +216,7 @@ def test_a_killed_replica_is_back_with_its_figures(plan: Plan, monitoring: Monit
         lost = {at for at in before if at >= after[0]} - set(after)
         assert not lost, f"{replica} lost figures: {sorted(lost)}"
         gaps = [later - earlier for earlier, later in zip(after, after[1:], strict=False) if later > before[-1]]
-        print(f"prometheus of {replica}: longest gap {max(gaps):.1f} s at a scrape every {interval} s")
+        tell(f"prometheus of {replica}: longest gap {max(gaps):.1f} s at a scrape every {interval} s")
         assert max(gaps) <= 2 * interval + 1, f"{replica} missed more than one scrape: {gaps}"
         assert monitoring.query(replica, f'prometheus_tsdb_wal_corruptions_total{{node="{replica}"}} > 0') == []
 

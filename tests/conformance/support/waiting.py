@@ -3,9 +3,8 @@
 
 from __future__ import annotations
 
-import statistics
 import time
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable
 from concurrent.futures import ThreadPoolExecutor
 from typing import TypeVar
 
@@ -45,17 +44,6 @@ def holds(what: str, look: Callable[[], object], seconds: float, pause: float = 
         count += 1
         time.sleep(pause)
     return count
-
-
-def mostly(what: str, took: Sequence[float], seconds: float) -> None:
-    """Prints how long something took; an AssertionError where it took longer than `seconds` in more than half of the cases.
-
-    The longest cases tell about the machine that all nodes share, and have limits of their own.
-    """
-    parts = statistics.quantiles(took, n=100, method="inclusive")
-    shown = f"{parts[49]:.2f} s (median), {parts[89]:.2f} s (p90), {parts[98]:.2f} s (p99), {max(took):.2f} s (longest of {len(took)})"
-    print(f"{what} after {shown}")
-    assert parts[49] <= seconds, f"{what} after {shown}, and {seconds:g} s is the limit of the median"
 
 
 def at_once(work: Callable[[A], R], items: Iterable[A]) -> list[R]:
