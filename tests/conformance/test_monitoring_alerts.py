@@ -36,10 +36,14 @@ def test_replicas_know_each_other(monitoring: Monitoring) -> None:
     wanted = set(monitoring.replicas("alertmanager"))
     if len(wanted) < 2:
         pytest.skip("one replica has nobody to know")
-    for replica in wanted:
+
+    def look(replica: str) -> bool:
         cluster = monitoring.get("alertmanager", replica, "/api/v2/status")["cluster"]
-        assert cluster["status"] == "ready"
-        assert {peer["name"] for peer in cluster["peers"]} == wanted
+        assert cluster["status"] == "ready" and {peer["name"] for peer in cluster["peers"]} == wanted, cluster
+        return True
+
+    for replica in wanted:
+        until(f"{replica} knows {', '.join(sorted(wanted))}", lambda replica=replica: look(replica))  # type: ignore[misc]
 
 
 def test_the_watchdog_fires_in_every_replica_as_one_alert(monitoring: Monitoring) -> None:

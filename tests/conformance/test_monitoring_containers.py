@@ -29,6 +29,11 @@ def test_a_container_is_measured_by_name_and_with_chosen_labels(measured: tuple[
 
 def test_every_node_is_measured_as_a_whole(plan: Plan, nodes: dict[str, Node]) -> None:
     monitoring = Monitoring(plan, nodes)
-    for replica in monitoring.replicas():
+
+    def look(replica: str) -> bool:
         found = {series["metric"]["node"]: float(series["value"][1]) for series in monitoring.query(replica, "machine_memory_bytes")}
         assert set(found) == set(plan.on("cadvisor")) and all(value > 2**28 for value in found.values()), found
+        return True
+
+    for replica in monitoring.replicas():
+        until(f"{replica} has figures of every node", lambda replica=replica: look(replica))  # type: ignore[misc]
