@@ -348,7 +348,7 @@ def test_a_server_of_consul_is_killed(
         until("Consul is back", lambda: catalogue.leader(gone), 60)
     move(workload, name, ["192.0.2.4"])
     becomes(catalogue, gone, named(workload, name), {"192.0.2.4"})
-    assert took <= TAKEOVER
+    assert took <= 2 * TAKEOVER, "Consul has another leader first, and then another node is active"
 
 
 @pytest.mark.disruptive
