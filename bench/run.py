@@ -194,7 +194,11 @@ class Sample:
 
 def playbook(arguments: list[str], log: Path, limit_seconds: float, **environment: str) -> float:
     """Seconds that an ansible-playbook run took; its output goes to a file."""
-    command = [str(Path(sys.executable).parent / "ansible-playbook"), *arguments]
+    return logged([str(Path(sys.executable).parent / "ansible-playbook"), *arguments], log, limit_seconds, **environment)
+
+
+def logged(command: list[str], log: Path, limit_seconds: float, **environment: str) -> float:
+    """Seconds that a command took, which has to succeed; its output goes to a file."""
     start = time.monotonic()
     with log.open("w") as output:
         done = subprocess.run(command, cwd=ROOT, env={**os.environ, **environment}, stdout=output, stderr=subprocess.STDOUT, timeout=limit_seconds, check=False)
@@ -323,14 +327,9 @@ def idle(folder: Path, settle_seconds: float) -> dict[str, Any]:
 
 def measured(folder: Path, logs: Path, limit_seconds: float = 2400) -> list[str]:
     """What the conformance tests that measure something tell of a site; a BenchError where one fails."""
-    report, log = logs / "figures.xml", logs / "figures.log"
+    report = logs / "figures.xml"
     command = [sys.executable, "-m", "pytest", "tests/conformance", "-m", "figures", f"--junitxml={report}"]
-    with log.open("w") as out:
-        done = subprocess.run(
-            command, cwd=ROOT, env={**os.environ, "ASHLAR_INVENTORY": str(folder)}, stdout=out, stderr=subprocess.STDOUT, timeout=limit_seconds, check=False
-        )
-    if done.returncode != 0:
-        raise BenchError(f"the conformance tests that measure failed; the end of {log}:\n{_tail(log)}")
+    logged(command, logs / "figures.log", limit_seconds, ASHLAR_INVENTORY=str(folder))
     return [str(one.get("value")) for one in ElementTree.parse(report).iter("property") if one.get("name") == "figure"]
 
 

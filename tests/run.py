@@ -81,7 +81,8 @@ def run(suites: dict[str, list[list[str]]], names: list[str], environment: dict[
             passed, failed = passed + (code == 0), failed + (code != 0)
             told += failures(report) if code else []
         if failed:
-            print("\n".join(["", f"Failed in {name}:", *told]) if told else "", flush=True)
+            if told:
+                print("\n".join(["", f"Failed in {name}:", *told]), flush=True)
             later = names[names.index(name) + 1 :]
             if later:
                 print(f"Not run because of this: {', '.join(later)}.")

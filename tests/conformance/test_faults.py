@@ -42,7 +42,8 @@ def test_the_platform_works_while_a_control_node_is_off(
     nodes: dict[str, Node],
     power: Power,
     plan: Plan,
-    workload: Workload, tell: Tell
+    workload: Workload,
+    tell: Tell,
 ) -> None:
     """Switched off without a word: the others answer, take writes, start pods, and it catches up when it is back."""
     cluster, gone = workload.cluster, nodes[control_node]

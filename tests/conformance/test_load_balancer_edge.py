@@ -140,7 +140,7 @@ def test_where_a_login_is_asked_for_the_sites_own_passes(
     routes.add(name, pods(workload)[0], route_host=f"{name}.{domain}", route_login="true")
     password = (Path(plan.credentials) / "logins" / "admin").read_text().strip()
     for edge in edges:
-        until("a stranger is asked for a login", lambda edge=edge: routes.answers(edge, f"{name}.{domain}", status=401), pause=0.1)
+        routes.served(edge, f"{name}.{domain}", status=401)
         right = base64.b64encode(f"admin:{password}".encode()).decode()
         assert routes.ask(edge, f"{name}.{domain}", headers={"Authorization": f"Basic {right}"}).status == 200
         assert routes.ask(edge, f"{name}.{domain}", headers={"Authorization": "Basic YWRtaW46YWRtaW4="}).status == 401
@@ -151,7 +151,7 @@ def test_who_tries_passwords_is_stopped(routes: Routes, workload: Workload, edge
     name, edge = random_name("guessed"), edges[0]
     allowed = int(plan.option("haproxy", "haproxy_wrong_logins_per_minute"))
     routes.add(name, pods(workload)[0], route_host=f"{name}.{domain}", route_login="true")
-    until("a stranger is asked for a login", lambda: routes.answers(edge, f"{name}.{domain}", status=401), pause=0.1)
+    routes.served(edge, f"{name}.{domain}", status=401)
     try:
         answers = [routes.ask(edge, f"{name}.{domain}", headers={"Authorization": "Basic YWRtaW46YWRtaW4="}) for _ in range(allowed + 5)]
         assert [answer.status for answer in answers[:allowed]] == [401] * allowed
@@ -273,7 +273,7 @@ def test_the_edge_serves_what_it_knows_while_the_catalogue_is_away(
     edge.run("systemctl stop consul")
     try:
         edge.run("systemctl restart haproxy consul-template", 60)
-        until(f"{edge.name} serves {host} after a start without Consul", lambda: routes.answers(edge, host), pause=0.1)
+        routes.served(edge, host)
     finally:
         edge.run("systemctl start consul")
     other = random_name("later")
@@ -354,7 +354,7 @@ def test_nothing_is_lost_while_the_catalogue_loses_its_leader(
             until("the catalogue takes writes", lambda: routes.add(later, addresses[0], route_host=f"{later}.{domain}"), pause=0.1)
             took.append(time.monotonic() - start)
             for edge in following:
-                until(f"{edge.name} follows the new leader", lambda edge=edge: routes.answers(edge, f"{later}.{domain}"), pause=0.1)
+                routes.served(edge, f"{later}.{domain}")
             took.append(time.monotonic() - start)
             time.sleep(2)
         finally:

@@ -126,20 +126,20 @@ class Catalogue:
         """Under which name a service is found."""
         return f"{service}.service.consul"
 
-    def appears(self, node: Node, server: str, service: str, address: str, seconds: float = PATIENCE) -> float | None:
+    def appears(self, node: Node, server: str, service: str, address: str) -> float | None:
         """The node's time when its name server first gave the address; None: it did not."""
-        return self._watch(node, (server, 53), service, address, True, seconds)
+        return self._watch(node, (server, 53), service, address, True)
 
-    def appears_at_agent(self, node: Node, service: str, address: str, seconds: float = PATIENCE) -> float | None:
+    def appears_at_agent(self, node: Node, service: str, address: str) -> float | None:
         """The same of the node's own agent, which is asked as often as it takes to see milliseconds."""
-        return self._watch(node, ("127.0.0.1", 8600), service, address, True, seconds, 0.002)
+        return self._watch(node, ("127.0.0.1", 8600), service, address, True, 0.002)
 
-    def disappears(self, node: Node, server: str, service: str, address: str, seconds: float = PATIENCE) -> float | None:
+    def disappears(self, node: Node, server: str, service: str, address: str) -> float | None:
         """The node's time when its name server first did not give the address any more; None: it went on."""
-        return self._watch(node, (server, 53), service, address, False, seconds)
+        return self._watch(node, (server, 53), service, address, False)
 
-    def _watch(self, node: Node, server: tuple[str, int], service: str, address: str, wanted: bool, seconds: float, pause: float = 0.02) -> float | None:
-        at = node.python(WATCH, *server, self.name(service), address, wanted, seconds, pause, seconds=int(seconds) + 10)
+    def _watch(self, node: Node, server: tuple[str, int], service: str, address: str, wanted: bool, pause: float = 0.02) -> float | None:
+        at = node.python(WATCH, *server, self.name(service), address, wanted, PATIENCE, pause, seconds=PATIENCE + 10)
         return None if at is None else float(at)
 
     def steady(self, node: Node, server: str, service: str, address: str, seconds: float) -> tuple[dict[str, int], float]:

@@ -30,6 +30,9 @@ FOLDERS = {
     "Job": "/apis/batch/v1/namespaces/{namespace}/jobs",
 }
 
+LIMITS = (4, 20)
+"""Seconds for a connection to an API server, and for its answer."""
+
 
 class ApiError(Exception):
     """The API answered, but not with what was asked for."""
@@ -53,12 +56,10 @@ def random_name(prefix: str) -> str:
 
 @dataclass
 class Cluster:
-    """`kubeconfig` has a context for each control node, named `<site>-<node>`; limits in seconds for a connection and for an answer."""
+    """`kubeconfig` has a context for each control node, named `<site>-<node>`."""
 
     kubeconfig: Path
     contexts: dict[str, str]
-    connects: float = 4
-    answers: float = 20
     _clients: dict[str, Any] = field(default_factory=dict)
     _first: str = ""
 
@@ -84,7 +85,7 @@ class Cluster:
         request = client.param_serialize(
             method, where, query_params=pairs, header_params={"Accept": "application/json", "Content-Type": kind}, body=body, auth_settings=["BearerToken"]
         )
-        answer = client.call_api(*request, _request_timeout=(self.connects, self.answers))
+        answer = client.call_api(*request, _request_timeout=LIMITS)
         answer.read()
         return int(answer.status), (answer.data or b"").decode(errors="replace")
 

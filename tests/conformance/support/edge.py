@@ -79,9 +79,9 @@ class Routes:
     def answers(self, edge: Node, host: str, path: str = "/", status: int = 200) -> bool:
         return bool(self.ask(edge, host, path).status == status)
 
-    def served(self, edge: Node, host: str) -> None:
-        """Waits until an edge answers for a name."""
-        until(f"{edge.name} serves {host}", lambda: self.answers(edge, host), pause=0.1)
+    def served(self, edge: Node, host: str, status: int = 200) -> None:
+        """Waits until an edge answers for a name so."""
+        until(f"{edge.name} answers for {host} with {status}", lambda: self.answers(edge, host, status=status), pause=0.1)
 
     def status(self, edge: Node) -> dict[str, Any]:
         return dict(json.loads(edge.run("cat /run/ashlar-edge/status.json")))

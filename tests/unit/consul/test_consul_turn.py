@@ -8,6 +8,7 @@ import importlib.machinery
 import importlib.util
 import itertools
 import json
+from collections.abc import Iterator
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -15,21 +16,22 @@ from typing import Any
 import pytest
 
 FILE = Path(__file__).parents[3] / "roles/consul/templates/usr/local/libexec/ashlar/consul-turn"
+TIMEOUT = TimeoutError("The read operation timed out")
 
 
 class Agent:
-    """The lock and the servers' health; every question takes a second of the clock."""
+    """The lock and the servers' health; every question takes a second of the clock. `faults` come first, one a question; None is none."""
 
     def __init__(self) -> None:
         self.holder, self.session, self.well, self.status = "", "", [True], 200
         self.asked: list[str] = []
-        self.fails: list[OSError] = []
+        self.faults: Iterator[OSError | None] = iter(())
         self.now = itertools.count()
 
     def ask(self, method: str, path: str, body: Any = None) -> tuple[int, str]:
         self.asked.append(f"{method} {path}")
-        if self.fails:
-            raise self.fails.pop(0) if len(self.fails) > 1 else self.fails[0]
+        if fault := next(self.faults, None):
+            raise fault
         if self.status != 200:
             return self.status, "No cluster leader"
         if path.endswith("/session/create"):
@@ -94,25 +96,17 @@ def test_without_a_leader_that_knows_the_token_nothing_is_held_up_for_long(turn:
     assert next(agent.now) < 60
 
 
-def test_an_answer_that_does_not_come_is_waited_for(turn: ModuleType, agent: Agent, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_answer_that_does_not_come_is_waited_for(turn: ModuleType, agent: Agent) -> None:
     """While the leader changes, an agent holds its answer back."""
-    answers = agent.ask
-
-    def ask(method: str, path: str, body: Any = None) -> tuple[int, str]:
-        if len(agent.asked) < 4 and len(agent.asked) % 2 == 0:
-            agent.asked.append("nothing")
-            raise TimeoutError("The read operation timed out")
-        return answers(method, path, body)
-
-    monkeypatch.setattr(turn, "ask", ask)
+    agent.faults = iter([TIMEOUT, None, TIMEOUT])
     assert turn.take("node1") == "" and agent.session == "mine"
-    assert agent.asked.count("nothing") == 2
+    assert agent.asked.count("PUT /v1/session/create") == 2 and len([one for one in agent.asked if "acquire=mine" in one]) == 2
 
 
 def test_an_agent_that_never_answers_holds_nothing_up_for_long(turn: ModuleType, agent: Agent) -> None:
-    agent.fails = [TimeoutError("The read operation timed out")]
+    agent.faults = itertools.repeat(TIMEOUT)
     assert "no leader" in turn.take("node1")
-    agent.fails, agent.asked = [ConnectionRefusedError(111, "Connection refused")], []
+    agent.faults, agent.asked = itertools.repeat(ConnectionRefusedError(111, "Connection refused")), []
     assert "no agent runs" in turn.take("node1") and len(agent.asked) == 1
 
 
