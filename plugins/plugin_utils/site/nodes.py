@@ -68,16 +68,24 @@ def parse_nodes(raw: Iterable[RawNode], groups: Collection[str] = ()) -> tuple[l
     return nodes, problems
 
 
+def safe_name(text: Any) -> str:
+    """A node name made of a text: small letters, digits, hyphens and dots, at most 63 characters; empty where nothing is left."""
+    if not isinstance(text, (str, int)):
+        return ""
+    labels = (re.sub(r"[^a-z0-9]+", "-", label).strip("-") for label in str(text).lower().split("."))
+    return ".".join(label for label in labels if label)[:63].rstrip("-.")
+
+
 def _name(host: RawNode, groups: Collection[str]) -> Iterable[Problem]:
     allowed = (
         # RFC 1123 allows longer ones; a host name of Linux and a label of Kubernetes, which a node's name becomes, are no longer.
         "Allowed: a name of RFC 1123: labels of small letters, digits and hyphens, separated by dots, at most 63 characters in all. Rename it, for example to"
     )
     if len(host.name) > 63 or not all(_DNS_LABEL.fullmatch(label) for label in host.name.split(".")):
-        better = re.sub(r"[^a-z0-9.-]+", "-", host.name.lower()).strip("-.")[:63] or "node-1"
-        yield Problem(host.file, ("hosts", host.name), f"is not a valid host name. {allowed} {better}.")
+        # In quotes, or the full stop behind it would make `web.` of `web` again.
+        yield Problem(host.file, ("hosts", host.name), f"is not a valid host name. {allowed} {quoted(safe_name(host.name) or 'node-1')}.")
     elif all(label.isdigit() for label in host.name.split(".")):
-        yield Problem(host.file, ("hosts", host.name), f"is a number or an address, not a host name. {allowed} node-{host.name.split('.')[-1]}.")
+        yield Problem(host.file, ("hosts", host.name), f"is a number or an address, not a host name. {allowed} {quoted('node-' + host.name.split('.')[-1])}.")
     elif host.name in groups:
         text = "is also the name of a group: a component, a node class or a group of the inventory. Patterns would mean both. Rename the host."
         yield Problem(host.file, ("hosts", host.name), text)
