@@ -13,9 +13,18 @@ description:
   - Reads machines from roots, state files and backends, and yields a host for each, with C(node_address), C(node_classes), C(node_zone),
     C(node_labels) and how SSH gets there, as the stack plugin and the roles want it. Nothing is copied by hand.
   - A state says its machines in an output C(nodes), which is checked against C(schemas/machines.json). Every root under C(terraform/) has one.
-  - A state without it is adopted. Its C(aws_instance), C(google_compute_instance) and C(openstack_compute_instance_v2) are read as they are, and
-    any other type of resource as O(resources) says. Only managed resources count, those of modules, C(count) and C(for_each) too. Data sources,
-    objects that wait for removal, and machines that are terminated are left out. A tainted machine is kept, with a warning.
+  - >-
+    A state without that output is adopted: its machines are found among its resources. Types that need no mapping are C(aws_instance),
+    C(azurerm_linux_virtual_machine), C(azurerm_virtual_machine), C(digitalocean_droplet), C(exoscale_compute_instance), C(google_compute_instance),
+    C(google_compute_instance_from_template), C(hcloud_server), C(ibm_is_instance), C(libvirt_domain), C(linode_instance), C(oci_core_instance),
+    C(openstack_compute_instance_v2), C(proxmox_virtual_environment_vm), C(proxmox_vm_qemu), C(scaleway_instance_server), C(upcloud_server),
+    C(vsphere_virtual_machine), C(vultr_instance) and C(yandex_compute_instance). For any other type, O(resources) says where its fields are.
+    Addresses that belong to another resource (a network interface, a floating IP) are followed.
+  - Only managed resources are machines, those of modules, C(count) and C(for_each) included. Objects that are to be deleted, machines that are
+    terminated, and templates are left out. A tainted machine is kept, with a warning.
+  - Machines with the same name, as C(count), C(for_each) and modules make them, get the index or the module as a suffix (V(web-0), V(web-1)) if that
+    makes the names unique. Otherwise it is an error. A suffix appears when the second such machine does, and renames the first, so give machines that
+    may multiply names of their own.
   - Before the first apply there are no machines. The plugin then yields no host, sets C(site_machines) to C(pending) on the group C(all), and
     says so in a line. Of several sources, one that has none yet is enough, so that no platform is planned with half of its nodes.
   - Everything else that is wrong ends the program with exit code 4 and one message, whatever C(any_unparsed_is_failed) says. Values of
@@ -27,7 +36,9 @@ extends_documentation_fragment:
   - inventory_cache
 notes:
   - The file's name ends in C(terraform.yml) or C(terraform.yaml). Relative paths start in its folder, C(~) and environment variables are filled in.
-  - Keep state files out of the inventory's folder, where Ansible would read them as inventories.
+  - Files of Terraform in a site's folder, state files included, are not read as inventories.
+  - Providers since C(dmacvicar/libvirt) 0.9 keep no address of a domain in the state. Add a data source C(libvirt_domain_interface_addresses) for
+    each domain to the root, or an output.
   - With a bastion, SSH goes by a ProxyCommand with the same key and known hosts, and not by C(ssh -J), which hands neither of them on.
     Its host key belongs into the same C(credentials/ssh/known_hosts).
   - Host keys are checked against C(credentials/ssh/known_hosts) beside this file where that exists, and strictly so. Otherwise SSH's own settings apply.
@@ -51,7 +62,8 @@ options:
         description: The folder of a root, initialised. Its outputs and resources are asked for with the tool, from whatever backend it uses.
         type: path
       state:
-        description: A state file of version 4, which Terraform writes since 0.12, and OpenTofu always.
+        description:
+          - A state file of version 4, which Terraform has written since 0.12, and OpenTofu always. UTF-8 and UTF-16 are read.
         type: path
       backend:
         description: A backend that holds a state, without the root that wrote it. It is read by the tool, in a temporary folder.
@@ -90,6 +102,10 @@ options:
       output:
         description: The output that holds the machines. If it is named here, it must be there, and nothing is adopted instead. Otherwise V(nodes).
         type: str
+      adopt:
+        description: Adopts the resources although the state has an output V(nodes), which is there for something else.
+        type: bool
+        default: false
       prefix:
         description: Put before every node's name of this source, to tell the machines of several states apart, for example V(eu-).
         type: str
@@ -103,7 +119,7 @@ options:
     default: auto
     choices: [auto, public, private]
   user:
-    description: User of SSH, over what the machines say. Adopted machines don't say it, so they need it here or in O(resources).
+    description: User of SSH, over what the machines say. Most adopted machines don't say it, so they need it here or in O(resources).
     type: str
   bastion:
     description: The host through which SSH goes, over what the machines say.
@@ -131,26 +147,31 @@ options:
     description: Private key of SSH. By default C(credentials/ssh/id_ed25519) beside this file, where it exists; else SSH's own choice.
     type: path
   classes_from:
-    description: Tag (AWS), label (GCE) or metadata key (OpenStack) of adopted machines that says their node classes, separated by anything but letters.
+    description:
+      - Tag, label or metadata key of adopted machines that says their node classes, separated by anything but letters.
+      - Where tags are plain words instead of pairs, C(ashlar_classes=control), C(ashlar_classes:control) and C(ashlar_classes.control-worker) do.
+        For vSphere it is a key of C(extra_config).
     type: str
     default: ashlar_classes
   classes:
     description:
-      - Rules that say the node classes of adopted machines that don't say them themselves. The first that fits counts.
-      - Machines without classes are left out, with a warning that names them; an empty list of classes leaves them out without one.
+      - Rules for the node classes of adopted machines. The first rule that matches counts.
+      - A rule with an empty list of classes leaves machines out, and one that names the tag of O(classes_from) among its labels sets their classes,
+        whatever the tag says. Other rules are for machines without that tag.
+      - Machines without classes are left out, with a warning that names them.
     type: list
     elements: dict
     default: []
     suboptions:
       name:
-        description: Pattern of node names, as in a shell, without the prefix.
+        description: Pattern of node names, as in a shell, without prefix and suffix.
         type: str
         default: '*'
       type:
         description: Type of the resource.
         type: str
       labels:
-        description: Tags, labels or metadata that the machine must have.
+        description: Tags, labels or metadata that the machine must have. A tag that is a plain word has an empty value.
         type: dict
         default: {}
       classes:
@@ -160,7 +181,7 @@ options:
         required: true
   resources:
     description:
-      - How other types of resources are machines. Resource type to fields of the machine; also changes single fields of the built-in types.
+      - How to read other types of resources. Maps a resource type to fields of the machine, and also overrides single fields of the built-in types.
       - >-
         The fields are C(name), C(id), C(private_ip), C(public_ip), C(user), C(port), C(zone), C(labels) and C(classes). Only C(private_ip) must be there.
         Without C(name), it is the resource's C(name) attribute, else made of its address. Without C(id), the attribute C(id).
@@ -233,28 +254,32 @@ classes:
 bastion: {host: bastion.example.com, user: jump}
 
 ---
-# Proxmox, libvirt, Hetzner and vSphere: mappings of one's own.
+# Hetzner, without a hand-written mapping. Servers in no private network reach each other by their public addresses.
+plugin: ashlar.stack.terraform
+sources:
+  - root: ../../../infrastructure
+    adopt: true                        # its output `nodes` is something else
+resources:
+  hcloud_server:
+    private_ip: [network.*.ip, ipv4_address]
+classes:
+  - {labels: {role: database}, classes: []}
+  - {name: "cp-*", classes: [control]}
+  - {name: "*", classes: [worker]}
+
+---
+# A provider that isn't built in, and a built-in one whose tags say the classes in words of their own.
 plugin: ashlar.stack.terraform
 sources:
   - root: ../../../infrastructure
 user: debian
 resources:
   proxmox_vm_qemu:
-    private_ip: [default_ipv4_address, {path: ipconfig0, match: "ip=([0-9.]+)"}]
-    zone: target_node
     classes: tags                      # "k8s;control"
-    user: ciuser
-  libvirt_domain:
-    private_ip: network_interface.*.addresses.0
-  hcloud_server:
-    private_ip: [network.*.ip, ipv4_address]
-    public_ip: ipv4_address
-    zone: location
-    labels: labels
-    user: {value: root}
-  vsphere_virtual_machine:
-    private_ip: default_ip_address
-    classes: custom_attributes."42"
+  incus_instance:
+    private_ip: ipv4_address
+    zone: target
+    labels: config
 classes:
   - {name: "cp-*", classes: [control]}
   - {name: "*", classes: [worker]}

@@ -1,85 +1,36 @@
 # SPDX-License-Identifier: Apache-2.0
 """Resources of a state that has no output of machines -> machines as the contract has them.
 
-Every type of resource is described in the same small language, the built-in ones too: field of the machine -> where it stands.
+Which types of resources are machines, and where their fields stand, says ``resources.yml``.
 """
 
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Mapping, Sequence
+from collections import Counter
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from fnmatch import fnmatchcase
+from functools import lru_cache
+from ipaddress import AddressValueError, IPv4Address
+from pathlib import Path
 from typing import Any
 
+from ansible_collections.ashlar.stack.plugins.plugin_utils.machines.getters import Getter, Resources, all_of, parse_getters
 from ansible_collections.ashlar.stack.plugins.plugin_utils.machines.states.model import Resource, StateFault
 from ansible_collections.ashlar.stack.plugins.plugin_utils.site.models import NODE_CLASSES
-from ansible_collections.ashlar.stack.plugins.plugin_utils.site.reading import did_you_mean, listed, quoted
+from ansible_collections.ashlar.stack.plugins.plugin_utils.site.nodes import safe_name
+from ansible_collections.ashlar.stack.plugins.plugin_utils.site.reading import did_you_mean, listed, quoted, read_yaml
 
 FIELDS = ("name", "id", "private_ip", "public_ip", "user", "port", "zone", "labels", "classes")
-BUILT_IN: Mapping[str, Mapping[str, Any]] = {
-    "aws_instance": {
-        "name": "tags.Name",
-        "private_ip": "private_ip",
-        "public_ip": "public_ip",
-        "zone": "availability_zone",
-        "labels": ["tags_all", "tags"],
-    },
-    "google_compute_instance": {
-        "id": ["instance_id", "id"],
-        "private_ip": "network_interface.*.network_ip",
-        "public_ip": "network_interface.*.access_config.*.nat_ip",
-        "zone": "zone",
-        "labels": "labels",
-    },
-    "openstack_compute_instance_v2": {
-        "private_ip": ["network.*.fixed_ip_v4", "access_ip_v4"],
-        "public_ip": "network.*.floating_ip",
-        "zone": "availability_zone",
-        "labels": ["metadata", "all_metadata"],
-    },
-}
-_SAYS = {
-    "aws_instance": ("tags", "tags_all"),
-    "google_compute_instance": ("labels", "metadata"),
-    "openstack_compute_instance_v2": ("metadata", "all_metadata"),
-}
-"""Where machines of a built-in type say their classes, under the key that ``classes_from`` names."""
-_GONE = {
-    "aws_instance": ("instance_state", ("terminated", "shutting-down")),
-    "openstack_compute_instance_v2": ("power_state", ("deleted", "soft_deleted", "soft-deleted")),
-}
-_PUBLIC = {
-    "aws_eip": (("instance", "public_ip"),),
-    "aws_eip_association": (("instance_id", "public_ip"),),
-    "openstack_compute_floatingip_associate_v2": (("instance_id", "floating_ip"),),
-    "openstack_networking_floatingip_associate_v2": (("port_id", "floating_ip"),),
-    "openstack_networking_floatingip_v2": (("port_id", "address"),),
-}
-"""Resources that give a machine its public address: (attribute that names the machine or its port, attribute with the address)."""
+Fields = Mapping[str, tuple[Getter, ...]]
+_TABLE = Path(__file__).with_name("resources.yml")
+_DEFAULTS = {"name": "name", "id": "id"}
 
 _LABEL = re.compile(r"([a-z0-9.-]{1,253}/)?[A-Za-z0-9]([A-Za-z0-9._-]{0,61}[A-Za-z0-9])?")
 _LABEL_VALUE = re.compile(r"([A-Za-z0-9]([A-Za-z0-9._-]{0,61}[A-Za-z0-9])?)?")
 _RESERVED = re.compile(r"(.*\.)?(kubernetes|k8s)\.io/")
-_PART = re.compile(r'"([^"]*)"|([^."]+)')
 _STEP = re.compile(r'([A-Za-z_][\w-]*)(\[(?:-?\d+|"(?:[^"\\]|\\.)*")\])?\.?')
-
-
-@dataclass(frozen=True, slots=True)
-class Getter:
-    """One way to a value: a path of keys, indexes and ``*``, or the value itself; ``match`` picks a part of a text."""
-
-    path: tuple[str | int, ...] = ()
-    value: Any = None
-    match: re.Pattern[str] | None = None
-
-    def get(self, attributes: Mapping[str, Any]) -> Any:
-        """The value, or None where nothing is."""
-        found = self.value if not self.path else _walk(attributes, self.path)
-        if self.match is None or found is None:
-            return found
-        hit = next((hit for hit in (self.match.search(str(one)) for one in (found if isinstance(found, list) else [found])) if hit), None)
-        return None if hit is None else hit.group(1 if self.match.groups else 0)
 
 
 @dataclass(frozen=True, slots=True)
@@ -101,7 +52,7 @@ class Adoption:
 
     classes_from: str = "ashlar_classes"
     rules: tuple[Rule, ...] = ()
-    mappings: Mapping[str, Mapping[str, tuple[Getter, ...]]] = field(default_factory=dict)
+    mappings: Mapping[str, Fields] = field(default_factory=dict)
     user: str | None = None
 
 
@@ -113,76 +64,63 @@ class Adopted:
     warnings: list[str] = field(default_factory=list)
 
 
-def parse_getters(raw: Any) -> tuple[Getter, ...]:
-    """A field's value in the configuration: a path, a mapping, or a list of these.
+@dataclass(frozen=True, slots=True)
+class _Candidate:
+    """A resource that becomes a machine, with the name that it gives itself."""
 
-    :raises ValueError: with what is wrong, as the end of a sentence that begins with the field.
-    """
-    return tuple(_getter(one) for one in (raw if isinstance(raw, list) else [raw]))
+    resource: Resource
+    fields: Fields
+    name: str
+    labels: Mapping[str, str]
+    classes: list[str]
 
 
-def mappings_of(own: Mapping[str, Mapping[str, tuple[Getter, ...]]]) -> dict[str, dict[str, tuple[Getter, ...]]]:
+def mappings_of(own: Mapping[str, Fields]) -> dict[str, Fields]:
     """The built-in types and those of the configuration, whose fields come first."""
-    default = {"name": parse_getters("name"), "id": parse_getters("id")}
-    built_in = {type_: {name: parse_getters(value) for name, value in fields.items()} for type_, fields in BUILT_IN.items()}
+    built_in = _built_in()
+    default = {name: parse_getters(value) for name, value in _DEFAULTS.items()}
     return {type_: {**default, **built_in.get(type_, {}), **own.get(type_, {})} for type_ in (*built_in, *(name for name in own if name not in built_in))}
 
 
-def adopt(resources: Sequence[Resource], adoption: Adoption, output: str) -> Adopted:
+def adopt(resources: Sequence[Resource], adoption: Adoption, output: str | None) -> Adopted:
     """The machines among the resources, in the state's order.
 
-    :param output: the name of the output that isn't there, for the error.
+    :param output: the name of the output that isn't there, for the error; None where there is one that isn't wanted.
     :raises StateFault: there is none, or some are not what a machine must be.
     """
     adopted = Adopted()
-    owners: dict[str, str] = {}
+    found = Resources(resources)
     faults: list[str] = []
-    unclassified: list[str] = []
-    candidates = [one for one in resources if one.type in adoption.mappings and not _gone(one)]
-    if not candidates:
+    machines = [one for one in resources if one.managed and one.type in adoption.mappings and not _gone(one, adoption.mappings[one.type], found)]
+    if not machines:
         raise StateFault(_no_machine(resources, adoption, output))
-    public = _public_addresses(resources)
-    for one in candidates:
-        fields = adoption.mappings[one.type]
-        got = {name: _first(getters, one.attributes) for name, getters in fields.items()}
-        name = safe_name(got.get("name")) or safe_name(_short(one.address))
-        labels = as_labels(got.get("labels"))
-        classes, unknown = _classes(one, got, labels, name, adoption, "classes" in fields)
-        if unknown:
-            hint = did_you_mean(unknown[0], NODE_CLASSES).strip() or f"allowed are {listed(NODE_CLASSES)}"
-            faults.append(f"{one.address} says {quoted(unknown[0])} in {adoption.classes_from}, which is no node class ({hint})")
-            continue
-        if classes is None:
-            unclassified.append(one.address)
-        if not classes:
-            continue
-        if name in owners:
-            faults.append(
-                f"{owners[name]} and {one.address} are both named {name}; give them names of their own, or say another under resources.{one.type}.name"
-            )
-            continue
-        private_ip = _bare(got.get("private_ip"))
+    candidates, unclassified = _classified(machines, adoption, found, faults)
+    for one, name in zip(candidates, _names(candidates, adopted.warnings, faults), strict=True):
+        address = one.resource.address
+        private_ip, seen = _address(one, "private_ip", found)
         if private_ip is None:
-            faults.append(f"{one.address} has no private address; say where it stands under resources.{one.type}.private_ip, or let it have one")
-            continue
-        user = got.get("user") or adoption.user
+            only = f", only {quoted(seen)}" if seen is not None else ""
+            faults.append(
+                f"{address} has no private IPv4 address{only}; say where it stands under resources.{one.resource.type}.private_ip, or let it have one "
+                "(a machine that gets it by DHCP must run, and its state be refreshed)"
+            )
+        get = _reader(one, found)
+        user = get("user") or adoption.user
         if not user:
-            faults.append(f"{one.address} doesn't say the user of SSH; set the option user, or resources.{one.type}.user")
-            continue
-        owners[name] = one.address
+            faults.append(f"{address} doesn't say the user of SSH; set the option user, or resources.{one.resource.type}.user")
         machine = {
-            "id": None if got.get("id") is None else str(got["id"]) or None,
-            "classes": classes,
+            "id": _optional_text(get("id")),
+            "classes": one.classes,
             "private_ip": private_ip,
-            "public_ip": _public(one, got, public),
+            "public_ip": _address(one, "public_ip", found)[0],
             "user": user,
-            "port": _number(got.get("port")),
-            "zone": _zone(got.get("zone")),
-            "labels": node_labels(labels, {adoption.classes_from, "Name"}),
+            "port": _number(get("port")),
+            "zone": _zone(get("zone")),
+            "labels": node_labels(one.labels, {"Name", adoption.classes_from, *(key for key in one.labels if _begins(key, adoption.classes_from))}),
         }
         adopted.machines[name] = {key: value for key, value in machine.items() if value not in (None, {})}
-        if one.tainted:
-            adopted.warnings.append(f"{one.address} ({name}) is tainted: the next apply replaces it.")
+        if one.resource.tainted:
+            adopted.warnings.append(f"{address} ({name}) is tainted: the next apply replaces it.")
     if faults:
         more = f", and {len(faults) - 5} more of this kind" if len(faults) > 5 else ""
         raise StateFault(f"has resources that are no machines as they are: {'; '.join(faults[:5])}{more}.")
@@ -195,21 +133,13 @@ def adopt(resources: Sequence[Resource], adoption: Adoption, output: str) -> Ado
     return adopted
 
 
-def safe_name(text: Any) -> str:
-    """A node name made of a text: small letters, digits, hyphens and dots; empty where nothing is left."""
-    if not isinstance(text, (str, int)):
-        return ""
-    labels = (re.sub(r"[^a-z0-9]+", "-", label).strip("-")[:63].rstrip("-") for label in str(text).lower().split("."))
-    return ".".join(label for label in labels if label)
-
-
 def as_labels(raw: Any) -> dict[str, str]:
-    """Tags as a mapping of texts, from a mapping or a list of ``key=value``."""
+    """Tags as a mapping of texts: from a mapping, or from ``key=value``, ``key:value`` and ``key`` in a list or a text with commas or semicolons."""
     if isinstance(raw, Mapping):
         return {str(key): _text(value) for key, value in raw.items() if isinstance(value, (str, int, float))}
-    if isinstance(raw, list):
-        return dict(pair.split("=", 1) for pair in raw if isinstance(pair, str) and "=" in pair)
-    return {}
+    pairs = raw if isinstance(raw, list) else re.split(r"[;,\s]+", raw) if isinstance(raw, str) else []
+    parted = (re.fullmatch(r"(.+?)(?:[=:](.*))?", pair.strip(), re.DOTALL) for pair in pairs if isinstance(pair, str))
+    return {pair[1]: pair[2] or "" for pair in parted if pair}
 
 
 def node_labels(tags: Mapping[str, str], without: Iterable[str] = ()) -> dict[str, str]:
@@ -227,101 +157,127 @@ def class_words(raw: Any) -> list[str]:
     return list(dict.fromkeys(word for text in texts if isinstance(text, str) for word in re.findall(r"[a-z]+", text.lower())))
 
 
-def _getter(raw: Any) -> Getter:
-    if isinstance(raw, str):
-        return Getter(path=_path(raw))
-    if not isinstance(raw, Mapping) or not ("path" in raw) ^ ("value" in raw) or not set(raw) <= {"path", "value", "match"}:
-        raise ValueError(f"is {quoted(raw)}. Allowed: a path such as network.0.ip, {{value: X}}, {{path: P, match: R}}, or a list of these.")
-    pattern = None
-    if "match" in raw:
-        try:
-            pattern = re.compile(str(raw["match"]))
-        except re.error as error:
-            raise ValueError(f"has a match that is no regular expression: {error}. Correct it.") from None
-    if "value" in raw:
-        return Getter(value=raw["value"], match=pattern)
-    return Getter(path=_path(str(raw["path"])), match=pattern)
+@lru_cache(maxsize=1)
+def _built_in() -> Mapping[str, Fields]:
+    return {type_: {name: parse_getters(value) for name, value in fields.items()} for type_, fields in read_yaml(_TABLE).items()}
 
 
-def _path(text: str) -> tuple[str | int, ...]:
-    parts: list[str | int] = []
-    position = 0
-    while position <= len(text):
-        part = _PART.match(text, position)
-        if not part or part.end() < len(text) and text[part.end()] != ".":
-            raise ValueError(f'is {quoted(text)}, no path. Allowed: parts with dots between them; one that has dots itself in double quotes: tags."a.b".')
-        quoted_part, plain = part.groups()
-        parts.append(int(plain) if plain is not None and plain.isdecimal() else plain if plain is not None else quoted_part)
-        position = part.end() + 1
-    return tuple(parts)
+def _classified(machines: Iterable[Resource], adoption: Adoption, found: Resources, faults: list[str]) -> tuple[list[_Candidate], list[str]]:
+    """Those that have classes, and the addresses of those whose classes nobody says."""
+    candidates: list[_Candidate] = []
+    unclassified: list[str] = []
+    for one in machines:
+        fields = adoption.mappings[one.type]
+        name = safe_name(next(all_of(fields["name"], one.attributes, found), None)) or safe_name(_short(one.address))
+        labels = as_labels(next(all_of(fields.get("labels", ()), one.attributes, found), None))
+        classes, unknown = _classes(one, fields, labels, name, adoption, found)
+        if unknown:
+            hint = did_you_mean(unknown, NODE_CLASSES).strip() or f"allowed are {listed(NODE_CLASSES)}; a rule under classes can leave the machine out"
+            faults.append(f"{one.address} says {quoted(unknown)} in {adoption.classes_from}, which is no node class ({hint})")
+        elif classes is None:
+            unclassified.append(one.address)
+        elif classes:
+            candidates.append(_Candidate(one, fields, name, labels, classes))
+    return candidates, unclassified
 
 
-def _walk(value: Any, path: tuple[str | int, ...]) -> Any:
-    for index, part in enumerate(path):
-        if part == "*" and isinstance(value, (list, Mapping)):
-            rest = path[index + 1 :]
-            parts = value.values() if isinstance(value, Mapping) else value
-            return next((found for found in (_walk(one, rest) for one in parts) if found not in (None, "")), None)
-        if isinstance(value, Mapping):
-            value = value.get(str(part))
-        elif isinstance(value, list) and isinstance(part, int) and part < len(value):
-            value = value[part]
-        else:
-            return None
-    return value
-
-
-def _first(getters: Iterable[Getter], attributes: Mapping[str, Any]) -> Any:
-    return next((found for found in (getter.get(attributes) for getter in getters) if found not in (None, "", [], {})), None)
-
-
-def _classes(
-    one: Resource, got: Mapping[str, Any], labels: Mapping[str, str], name: str, adoption: Adoption, mapped: bool
-) -> tuple[list[str] | None, list[str]]:
-    """(classes, words that are none). The classes are None where nobody says them, and empty where a rule leaves the machine out."""
-    if mapped:
+def _classes(one: Resource, fields: Fields, labels: Mapping[str, str], name: str, adoption: Adoption, found: Resources) -> tuple[list[str] | None, str | None]:
+    """(classes, a word that is none). The classes are None where nobody says them, and empty where a rule leaves the machine out."""
+    rule = next((rule for rule in adoption.rules if rule.fits(name, one.type, labels)), None)
+    # Who leaves machines out, or looks at the tag itself, has seen what the machine says.
+    if rule is not None and (not rule.classes or adoption.classes_from in rule.labels):
+        return list(rule.classes), None
+    if "classes" in fields:
         # Tags of all kinds: only the words that are classes count.
-        words = [word for word in class_words(got.get("classes")) if word in NODE_CLASSES]
+        words = [word for word in class_words(next(all_of(fields["classes"], one.attributes, found), None)) if word in NODE_CLASSES]
     else:
-        said = (one.attributes.get(place) for place in _SAYS.get(one.type, ()))
-        words = class_words(next((place[adoption.classes_from] for place in said if isinstance(place, Mapping) and adoption.classes_from in place), None))
+        places = all_of(fields.get("says", fields.get("labels", ())), one.attributes, found)
+        words = next((words for place in places if (words := _said(place, adoption.classes_from))), [])
         unknown = [word for word in words if word not in NODE_CLASSES]
         if unknown:
-            return None, unknown
+            return None, unknown[0]
     if words:
-        return words, []
-    rule = next((rule for rule in adoption.rules if rule.fits(name, one.type, labels)), None)
-    return (None if rule is None else list(rule.classes)), []
+        return words, None
+    return (None if rule is None else list(rule.classes)), None
 
 
-def _gone(one: Resource) -> bool:
-    attribute, states = _GONE.get(one.type, ("", ()))
-    return not one.attributes or str(one.attributes.get(attribute, "")).lower() in states
+def _said(place: Any, classes_from: str) -> list[str]:
+    """The words that tags say under ``classes_from``."""
+    tags = as_labels(place)
+    if classes_from in tags or isinstance(place, Mapping):
+        return class_words(tags.get(classes_from))
+    # Tags that are no pairs may allow neither = nor :, as Proxmox', so `ashlar_classes.control` counts, too.
+    behind = (class_words(key[len(classes_from) :]) for key in tags if _begins(key, classes_from))
+    return next((words for words in behind if words and set(words) <= set(NODE_CLASSES)), [])
 
 
-def _public_addresses(resources: Iterable[Resource]) -> dict[str, str]:
-    addresses: dict[str, str] = {}
-    for one in resources:
-        for target, address in _PUBLIC.get(one.type, ()):
-            if one.attributes.get(target) and one.attributes.get(address):
-                addresses[str(one.attributes[target])] = str(one.attributes[address])
-    return addresses
+def _begins(key: str, classes_from: str) -> bool:
+    return key.startswith(classes_from) and key[len(classes_from) :][:1] in (".", "-", "+")
 
 
-def _public(one: Resource, got: Mapping[str, Any], public: Mapping[str, str]) -> str | None:
-    if public:
-        ports = (part.get("port") for part in one.attributes.get("network") or () if isinstance(part, Mapping)) if one.type.startswith("openstack_") else ()
-        for key in (str(got.get("id")), *(str(port) for port in ports)):
-            if key in public:
-                return public[key]
-    return _bare(got.get("public_ip"))
+def _names(candidates: Sequence[_Candidate], warnings: list[str], faults: list[str]) -> list[str]:
+    """The names of all, those of namesakes with what tells them apart in their addresses."""
+    names = [one.name for one in candidates]
+    namesakes: dict[str, list[int]] = {}
+    for index, name in enumerate(names):
+        namesakes.setdefault(name, []).append(index)
+    suffixed: list[str] = []
+    for name, indexes in namesakes.items():
+        if len(indexes) == 1:
+            continue
+        addresses = [candidates[index].resource.address for index in indexes]
+        better = next((found for way in _WAYS if (found := _apart(name, [way(address) for address in addresses], namesakes))), None)
+        if better is None:
+            type_ = candidates[indexes[1]].resource.type
+            faults.append(
+                f"{addresses[0]} and {addresses[1]} are both named {name}, and neither index nor module tells them apart; "
+                f"give them names of their own, or say another under resources.{type_}.name"
+            )
+            continue
+        for index, one in zip(indexes, better, strict=True):
+            names[index] = one
+        suffixed += better
+    twice = [name for name, count in Counter(names).items() if count > 1 and name in suffixed]
+    faults += [f"{name} is the name of a machine and of another with its suffix; give them names of their own" for name in twice]
+    if suffixed:
+        shown = listed([*suffixed[:5], *([f"{len(suffixed) - 5} more"] if len(suffixed) > 5 else [])])
+        warnings.append(f"Machines that share a name have their index or module behind it: {shown}. Names of their own stay the same when others come or go.")
+    return names
 
 
-def _bare(raw: Any) -> str | None:
-    """An address without its prefix length."""
-    if isinstance(raw, list):
-        raw = next((one for one in raw if isinstance(one, str)), None)
-    return None if raw is None else _text(raw).split("/")[0].strip() or None
+def _apart(name: str, suffixes: Sequence[str], taken: Mapping[str, Any]) -> list[str] | None:
+    """The names with the suffixes in their first label, which is what the machine will call itself; None where they are not all different."""
+    first, dot, rest = name.partition(".")
+    names = [safe_name(f"{first[: 62 - len(suffix)]}-{suffix}{dot}{rest}") for suffix in suffixes]
+    return names if all(suffixes) and len(set(names)) == len(names) and not any(one in taken for one in names) else None
+
+
+def _gone(one: Resource, fields: Fields, found: Resources) -> bool:
+    return not one.attributes or any(True for _ in all_of(fields.get("gone", ()), one.attributes, found))
+
+
+def _reader(one: _Candidate, found: Resources) -> Callable[[str], Any]:
+    return lambda field_: next(all_of(one.fields.get(field_, ()), one.resource.attributes, found), None)
+
+
+def _address(one: _Candidate, field_: str, found: Resources) -> tuple[str | None, Any]:
+    """(The first address that another host could use, without its prefix length; what else was there)."""
+    seen: Any = None
+    for raw in all_of(one.fields.get(field_, ()), one.resource.attributes, found):
+        for text in raw if isinstance(raw, list) else [raw]:
+            bare = _text(text).split("/")[0].strip()
+            try:
+                address = IPv4Address(bare)
+            except AddressValueError:
+                seen = text if seen is None else seen
+                continue
+            if not (address.is_loopback or address.is_unspecified or address.is_link_local):
+                return bare, None
+    return None, seen
+
+
+def _optional_text(raw: Any) -> str | None:
+    return None if raw is None else _text(raw)
 
 
 def _zone(raw: Any) -> str | None:
@@ -337,19 +293,35 @@ def _text(raw: Any) -> str:
     return str(raw).lower() if isinstance(raw, bool) else str(raw)
 
 
+def _steps(address: str) -> list[tuple[str, str]]:
+    """``module.pool["a"].aws_instance.node[0]`` -> ``[("pool", "a"), ("node", "0")]``."""
+    # Steps come in pairs: `module` and its name, at last the type and the resource's name.
+    return [(step[1], (step[2] or "").strip('[]"')) for step in _STEP.finditer(address)][1::2]
+
+
+def _joined(parts: Iterable[str]) -> str:
+    return safe_name("-".join(part for part in parts if part).replace(".", "-"))
+
+
 def _short(address: str) -> str:
     """``module.pool["a"].aws_instance.node[0]`` -> ``pool-a-node-0``."""
-    # Steps come in pairs: `module` and its name, at last the type and the resource's name.
-    steps = [(step[1], step[2] or "") for step in _STEP.finditer(address)][1::2]
-    return "-".join(part.strip('[]"') for step in steps for part in step if part).replace(".", "-")
+    return _joined(part for step in _steps(address) for part in step)
 
 
-def _no_machine(resources: Sequence[Resource], adoption: Adoption, output: str) -> str:
-    counts: dict[str, int] = {}
-    for one in resources:
-        counts[one.type] = counts.get(one.type, 0) + 1
+# What tells namesakes apart, in the order in which it is tried: their own index, all indexes on the way, modules, modules and all indexes.
+_WAYS: tuple[Callable[[str], str], ...] = (
+    lambda address: _joined([_steps(address)[-1][1]]),
+    lambda address: _joined(index for _, index in _steps(address)),
+    lambda address: _joined(module for module, _ in _steps(address)[:-1]),
+    lambda address: _joined([*(part for step in _steps(address)[:-1] for part in step), _steps(address)[-1][1]]),
+)
+
+
+def _no_machine(resources: Sequence[Resource], adoption: Adoption, output: str | None) -> str:
+    counts = Counter(one.type for one in resources if one.managed)
     found = listed(f"{type_} ({count})" for type_, count in sorted(counts.items(), key=lambda item: (-item[1], item[0]))[:6])
+    start = f'has no output "{output}", and none' if output else "has to be adopted, and none"
     return (
-        f'has no output "{output}", and none of its resources is a machine that is known: {found}. '
+        f"{start} of its resources is a machine that is known: {found}. "
         f"Known are {listed(adoption.mappings)}. Give the root an output, or say under resources how its machines are read."
     )

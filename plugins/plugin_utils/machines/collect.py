@@ -81,7 +81,7 @@ def _machines_of(source: Source, configuration: Configuration, environment: Mapp
         collected.cacheable &= not secret
         machines = parsed(nodes, f"{source.shown}: output {name}", secret)
     else:
-        adopted = adopt(state.resources(), configuration.adoption, name)
+        adopted = adopt(state.resources(), configuration.adoption, None if source.adopt else name)
         collected.warnings += [f"{source.shown}: {warning}" for warning in adopted.warnings]
         machines = parsed(adopted.machines, f"{source.shown}: resources")
     return {f"{source.prefix}{node}": machine for node, machine in machines.items()} if source.prefix else machines

@@ -9,8 +9,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from ansible_collections.ashlar.stack.plugins.plugin_utils.machines.adopt import FIELDS, Adoption, Rule, mappings_of, parse_getters
+from ansible_collections.ashlar.stack.plugins.plugin_utils.machines.adopt import FIELDS, Adoption, Rule, mappings_of
 from ansible_collections.ashlar.stack.plugins.plugin_utils.machines.contract import Bastion
+from ansible_collections.ashlar.stack.plugins.plugin_utils.machines.getters import parse_getters
 from ansible_collections.ashlar.stack.plugins.plugin_utils.machines.hosts import HostOptions, site_ssh
 from ansible_collections.ashlar.stack.plugins.plugin_utils.machines.options import check_options, path_of, with_defaults
 from ansible_collections.ashlar.stack.plugins.plugin_utils.machines.states.source import Limits, Source, check_backend, resolved
@@ -66,7 +67,9 @@ def _source(index: int, raw: Mapping[str, Any], folder: Path, file: str, problem
     # Prefix and name make one label together, so the prefix begins like one.
     if raw["prefix"] and not (raw["prefix"][0].isalnum() and all(one.isdigit() or "a" <= one <= "z" or one in "-." for one in raw["prefix"])):
         problems.append(Problem(file, (*where, "prefix"), f"is {quoted(raw['prefix'])}. Allowed: small letters, digits, hyphens and dots, for example eu-."))
-    common = {name: raw[name] for name in ("workspace", "binary", "output", "prefix")}
+    if raw["adopt"] and raw["output"] is not None:
+        problems.append(Problem(file, (*where, "adopt"), "says that no output counts, and output names one. Remove one of them."))
+    common = {name: raw[name] for name in ("workspace", "binary", "output", "adopt", "prefix")}
     if kind != "backend":
         return Source(kind, path_of(raw[kind], folder), **common)
     backend = raw["backend"]

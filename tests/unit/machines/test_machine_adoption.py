@@ -8,16 +8,16 @@ from typing import Any
 import pytest
 from ansible_collections.ashlar.stack.plugins.plugin_utils.machines.adopt import (
     Adoption,
-    Getter,
     Rule,
     adopt,
+    as_labels,
     class_words,
     mappings_of,
     node_labels,
-    parse_getters,
-    safe_name,
 )
+from ansible_collections.ashlar.stack.plugins.plugin_utils.machines.getters import Getter, Resources, parse_getters
 from ansible_collections.ashlar.stack.plugins.plugin_utils.machines.states.model import Resource, StateFault
+from ansible_collections.ashlar.stack.plugins.plugin_utils.site.nodes import safe_name
 from states import aws
 
 GOOGLE = {
@@ -43,7 +43,7 @@ def adoption(
     user: str | None = "admin", rules: tuple[Rule, ...] = (), own: dict[str, dict[str, Any]] | None = None, classes_from: str = "ashlar_classes"
 ) -> Adoption:
     parsed = {type_: {name: parse_getters(value) for name, value in fields.items()} for type_, fields in (own or {}).items()}
-    return Adoption("ashlar_classes", rules, mappings_of(parsed), user)
+    return Adoption(classes_from, rules, mappings_of(parsed), user)
 
 
 def adopted(*resources: Resource, **options: Any) -> dict[str, dict[str, Any]]:
@@ -150,6 +150,71 @@ def test_classes_are_said_by_the_machine_then_by_the_first_rule() -> None:
     ]
 
 
+def test_a_rule_that_leaves_machines_out_or_names_the_tag_counts_before_the_tag() -> None:
+    rules = (Rule((), labels={"Role": "database"}), Rule(("edge",), labels={"Role": "gateway"}), Rule(("control",), name="*"))
+    found = adopted(
+        instance(1, tags={"Name": "db", "Role": "database"}),
+        instance(2, tags={"Name": "gw", "Role": "gateway"}),
+        instance(3, tags={"Name": "w", "Role": "worker"}),
+        instance(4, tags={"Name": "other"}),
+        rules=rules,
+        classes_from="Role",
+    )
+    assert {name: one["classes"] for name, one in found.items()} == {"gw": ["edge"], "w": ["worker"], "other": ["control"]}
+    with pytest.raises(StateFault, match='says "database" in Role, which is no node class'):
+        adopted(instance(1, tags={"Name": "db", "Role": "database"}), rules=rules[1:], classes_from="Role")
+
+
+@pytest.mark.parametrize(
+    ("addresses", "name", "names"),
+    [
+        (["aws_instance.n[0]", "aws_instance.n[1]"], "web", ["web-0", "web-1"]),
+        (['aws_instance.n["A"]', 'aws_instance.n["b.c"]'], "web.example.com", ["web-a.example.com", "web-b-c.example.com"]),
+        (["module.pool[0].aws_instance.n", "module.pool[1].aws_instance.n"], "web", ["web-0", "web-1"]),
+        (["module.a.aws_instance.n", "module.b.aws_instance.n"], "web", ["web-a", "web-b"]),
+        (['module.p["a"].aws_instance.n[0]', 'module.p["b"].aws_instance.n[0]', 'module.p["a"].aws_instance.n[1]'], "x", ["x-a-0", "x-b-0", "x-a-1"]),
+        (["module.a.aws_instance.n[0]", "module.b.aws_instance.n[0]", "module.b.aws_instance.n[1]"], "x", ["x-a-0", "x-b-0", "x-b-1"]),
+        (["aws_instance.n[0]"], "web", ["web"]),
+    ],
+)
+def test_namesakes_have_their_index_or_module_behind_the_name(addresses: list[str], name: str, names: list[str]) -> None:
+    tags = {"Name": name, "ashlar_classes": "worker"}
+    found = adopt([instance(number, address, tags=tags) for number, address in enumerate(addresses, 1)], adoption(), "nodes")
+    assert list(found.machines) == names
+    assert [f"behind it: {', '.join(names[:-1])} and {names[-1]}" in warning for warning in found.warnings] == [True] * (len(names) > 1)
+
+
+def test_who_is_left_out_is_nobodys_namesake() -> None:
+    tags = {"Name": "web", "ashlar_classes": "worker"}
+    found = adopted(instance(1, tags=tags), instance(2, tags={**tags, "team": "db"}), rules=(Rule((), labels={"team": "db"}),))
+    assert list(found) == ["web"]
+
+
+def test_a_suffix_does_not_take_the_name_of_another_machine() -> None:
+    same = {"Name": "web", "ashlar_classes": "worker"}
+    first, second = (instance(number, f"module.m.aws_instance.n[{number - 1}]", tags=same) for number in (1, 2))
+    other = instance(3, "aws_instance.other", tags={**same, "Name": "web-1"})
+    assert list(adopted(first, second, other)) == ["web-m-0", "web-m-1", "web-1"]
+
+
+def test_a_field_may_be_followed_into_another_resource() -> None:
+    own = {
+        "vm": {
+            "private_ip": {"resource": "nic", "by": "vm", "path": "addresses.*.ip", "where": {"kind": "private"}},
+            "public_ip": {"resource": "ip", "of": {"resource": "nic", "by": "vm", "path": "ip_id"}, "path": "address"},
+            "classes": {"value": "worker"},
+        }
+    }
+    found = adopted(
+        Resource("vm.a", "vm", {"id": 7, "name": "a"}),
+        Resource("nic.other", "nic", {"vm": "8", "addresses": [{"kind": "private", "ip": "10.0.0.8"}]}),
+        Resource("nic.a", "nic", {"vm": "7", "ip_id": "x", "addresses": [{"kind": "public", "ip": "10.0.0.6"}, {"kind": "private", "ip": "10.0.0.7"}]}),
+        Resource("data.ip.a", "ip", {"id": "X", "address": "203.0.113.7/32"}, managed=False),
+        own=own,
+    )
+    assert found == {"a": {"id": "7", "classes": ["worker"], "private_ip": "10.0.0.7", "public_ip": "203.0.113.7", "user": "admin"}}
+
+
 def test_mappings_of_ones_own() -> None:
     own = {
         "proxmox_vm_qemu": {
@@ -171,7 +236,14 @@ def test_mappings_of_ones_own() -> None:
     server = {"id": 42, "name": "h1", "network": [{"ip": "10.5.0.2"}], "ipv4_address": "203.0.113.8", "labels": {"x.y/role": "edge", "kubernetes.io/x": "y"}}
     found = adopted(Resource("proxmox_vm_qemu.a", "proxmox_vm_qemu", vm), Resource("hcloud_server.b", "hcloud_server", server), own=own, user=None)
     assert found == {
-        "pve-1": {"classes": ["control"], "private_ip": "10.4.0.7", "user": "debian", "port": 2222, "zone": "pve2"},
+        "pve-1": {
+            "classes": ["control"],
+            "private_ip": "10.4.0.7",
+            "user": "debian",
+            "port": 2222,
+            "zone": "pve2",
+            "labels": {"k8s": "", "control": "", "blue": ""},
+        },
         "h1": {"id": "42", "classes": ["edge"], "private_ip": "10.5.0.2", "public_ip": "203.0.113.8", "user": "root", "labels": {"x.y/role": "edge"}},
     }
 
@@ -185,8 +257,10 @@ def test_a_mapping_changes_single_fields_of_a_built_in_type() -> None:
 @pytest.mark.parametrize(
     ("resources", "options", "said"),
     [
-        ((instance(1), instance(2, tags=aws(1)["tags"])), {}, "aws_instance.node[0] and aws_instance.node[1] are both named node-1"),
-        ((instance(1, private_ip=""),), {}, "aws_instance.node[0] has no private address"),
+        ((instance(1, "aws_instance.a"), instance(2, "aws_instance.b", tags=aws(1)["tags"])), {}, "aws_instance.a and aws_instance.b are both named node-1"),
+        ((instance(1, private_ip=""),), {}, "aws_instance.node[0] has no private IPv4 address; say where it stands"),
+        ((instance(1, private_ip="fd00::1"),), {}, 'has no private IPv4 address, only "fd00::1"; say where it stands'),
+        ((instance(1, private_ip="127.0.0.1"),), {}, "has no private IPv4 address; say where it stands"),
         ((instance(1),), {"user": None}, "aws_instance.node[0] doesn't say the user of SSH; set the option user"),
         ((instance(1, tags={"ashlar_classes": "wroker"}),), {}, 'says "wroker" in ashlar_classes, which is no node class (Did you mean "worker"?)'),
         ((instance(1, tags={"Name": "x"}),), {}, "has machines, but no node class is said for aws_instance.node[0]"),
@@ -216,11 +290,30 @@ def test_what_cannot_be_adopted_is_an_error(resources: tuple[Resource, ...], opt
 )
 def test_paths(path: str, value: Any) -> None:
     (getter,) = parse_getters(path)
-    assert getter.get({"a": {"b": [{"c.d": 1}, {"e": "x"}]}, "n": "10"}) == value
+    assert next(getter.all({"a": {"b": [{"c.d": 1}, {"e": "x"}]}, "n": "10"}, Resources()), None) == value
 
 
 @pytest.mark.parametrize(
-    "wrong", ["", "a..b", ".a", "a.", 'a."b', '"a"b', 7, None, {}, {"path": "a", "value": 1}, {"path": "a", "other": 1}, {"path": "a", "match": "("}]
+    "wrong",
+    [
+        "",
+        "a..b",
+        ".a",
+        "a.",
+        'a."b',
+        '"a"b',
+        7,
+        None,
+        {},
+        {"path": "a", "value": 1},
+        {"path": "a", "other": 1},
+        {"path": "a", "match": "("},
+        {"path": "a", "where": "b"},
+        {"path": "a", "by": "b"},
+        {"resource": "", "path": "a"},
+        {"resource": "x"},
+        {"resource": "x", "path": "a", "of": 1},
+    ],
 )
 def test_what_is_no_way_to_a_value_is_refused(wrong: Any) -> None:
     with pytest.raises(ValueError, match="Allowed|regular expression"):
@@ -229,12 +322,15 @@ def test_what_is_no_way_to_a_value_is_refused(wrong: Any) -> None:
 
 def test_a_match_takes_the_first_text_of_a_list_that_fits() -> None:
     (getter,) = parse_getters({"path": "tags", "match": "^role=(.*)"})
-    assert getter.get({"tags": ["x", "role=edge"]}) == "edge"
-    assert getter.get({"tags": ["x"]}) is None
-    assert Getter(value="a", match=None).get({}) == "a"
+    assert list(getter.all({"tags": ["x", "role=edge", "role=worker"]}, Resources())) == ["edge", "worker"]
+    assert list(getter.all({"tags": ["x"]}, Resources())) == []
+    assert list(Getter(value="a").all({}, Resources())) == ["a"]
 
 
 def test_names_labels_and_words() -> None:
+    assert as_labels(["a=b=c", "d:e", "f", 7, ""]) == as_labels("a=b=c; d:e,f") == {"a": "b=c", "d": "e", "f": ""}
+    assert as_labels({"a": True, "b": 1, "c": [1]}) == {"a": "true", "b": "1"}
+    assert as_labels(None) == {}
     assert [safe_name(text) for text in ("Web 1", "a.b_c.", "ÄÖ", None, 7, "x" * 70)] == ["web-1", "a.b-c", "", "", "7", "x" * 63]
     tags = {"a": "b", "Name": "x", "k8s.io/x": "y", "sub.kubernetes.io/x": "y", "aws:x": "y", "a b": "c", "example.com/disk": "ssd", "d": "not this", "e": ""}
     assert node_labels(tags, {"Name"}) == {"a": "b", "example.com/disk": "ssd", "e": ""}

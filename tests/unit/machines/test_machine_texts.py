@@ -31,10 +31,11 @@ def test_managed_objects_of_modules_counts_and_keys_are_read_and_no_others() -> 
             resource("aws_instance", aws(5), mode="data"),
         ]
     )
-    assert [(one.address, one.attributes["id"], one.tainted) for one in parse_state(text(raw), LIMIT).resources()] == [
-        ("aws_instance.node", "i-0001", False),
-        ("aws_instance.many[0]", "i-0002", False),
-        ('module.pool["x"].aws_instance.node["a\\"b"]', "i-0004", True),
+    assert [(one.address, one.attributes["id"], one.tainted, one.managed) for one in parse_state(text(raw), LIMIT).resources()] == [
+        ("aws_instance.node", "i-0001", False, True),
+        ("aws_instance.many[0]", "i-0002", False, True),
+        ('module.pool["x"].aws_instance.node["a\\"b"]', "i-0004", True, True),
+        ("data.aws_instance.node", "i-0005", False, False),
     ]
 
 
@@ -55,7 +56,8 @@ def test_shown_resources_are_those_of_all_modules() -> None:
         },
     }
     shown = parse_shown(text(raw), LIMIT)
-    assert [(found.address, found.tainted) for found in shown] == [
+    assert [found.address for found in shown if not found.managed] == ["data.aws_instance.b"]
+    assert [(found.address, found.tainted) for found in shown if found.managed] == [
         ("aws_instance.a", False),
         ("module.x.aws_instance.d", True),
         ("module.x.y", False),
@@ -64,16 +66,89 @@ def test_shown_resources_are_those_of_all_modules() -> None:
     assert parse_shown(b'{"format_version":"1.0"}', LIMIT) == []
 
 
-def test_sensitive_attributes_are_not_read() -> None:
-    attributes = {"id": "i", "user_data": "s3cret", "tags": {"a": "s3cret", "b": "c"}, "deep": [{"x": "s3cret"}], "open": 1}
-    paths = [[{"type": "get_attr", "value": "user_data"}], [{"type": "get_attr", "value": "tags"}, {"type": "index", "value": {}}], [{"value": "deep"}]]
-    marks = {"user_data": True, "tags": {"a": True}, "deep": [{"x": True}], "open": False, "id": {}}
+def test_of_attributes_what_is_sensitive_is_not_read() -> None:
+    attributes = {
+        "id": "i",
+        "user_data": "s3cret",
+        "tags": {"a": "s3cret", "b": "c"},
+        "account": [{"name": "ops", "password": "s3cret"}, {"name": "dev"}],
+        "keys": [{"key": "s3cret"}],
+        "open": 1,
+    }
+
+    def path(*steps: Any) -> list[Any]:
+        return [{"type": "get_attr", "value": step} if isinstance(step, str) else {"type": "index", "value": step} for step in steps]
+
+    paths = [
+        path("user_data"),
+        path("tags", {"value": "a", "type": "string"}),
+        path("account", {"value": 0, "type": "number"}, "password"),
+        path("keys", {"value": {"key": "s3cret"}, "type": ["object", {"key": "string"}]}, "key"),
+    ]
+    marks = {"user_data": True, "tags": {"a": True}, "account": [{"password": True}], "keys": True, "open": False, "id": {}}
     raw = state(resources=[resource("x", {"attributes": attributes, "sensitive_attributes": paths})])
     (of_file,) = parse_state(text(raw), LIMIT).resources()
     shown = {"format_version": "1.1", "values": {"root_module": {"resources": [{"address": "x.y", "mode": "managed", "type": "x"}]}}}
     shown["values"]["root_module"]["resources"][0] |= {"values": attributes, "sensitive_values": marks}  # type: ignore[index]
     (of_tool,) = parse_shown(text(shown), LIMIT)
-    assert of_file.attributes == of_tool.attributes == {"id": "i", "open": 1}
+    seen = {"id": "i", "tags": {"b": "c"}, "account": [{"name": "ops"}, {"name": "dev"}], "open": 1}
+    assert {name: value for name, value in of_file.attributes.items() if value is not None} == of_tool.attributes == seen
+
+
+@pytest.mark.parametrize("paths", [[[{"value": 7}]], [[{}]], [[]], ["x"], [[{"value": "id"}, {"value": "deep"}], [None]]])
+def test_sensitive_paths_that_cannot_be_followed_hide_everything(paths: list[Any]) -> None:
+    raw = state(resources=[resource("x", {"attributes": {"id": "s3cret"}, "sensitive_attributes": paths})])
+    (found,) = parse_state(text(raw), LIMIT).resources()
+    assert "s3cret" not in str(found.attributes)
+
+
+def test_attributes_of_before_terraform_0_12_are_read() -> None:
+    flat = {
+        "id": "i-1",
+        "tags.%": "2",
+        "tags.Name": "web",
+        "tags.kubernetes.io/cluster/x": "owned",
+        "network_interface.#": "2",
+        "network_interface.10.ip": "10.0.0.10",
+        "network_interface.9.ip": "10.0.0.9",
+        "network_interface.9.aliases.#": "1",
+        "network_interface.9.aliases.0": "10.0.0.99",
+        "volumes.#": "0",
+    }
+    raw = state(resources=[resource("x", {"attributes_flat": flat, "attributes": None}, {"attributes": {"id": "i-2"}})])
+    assert [one.attributes for one in parse_state(text(raw), LIMIT).resources()] == [
+        {
+            "id": "i-1",
+            "tags": {"Name": "web", "kubernetes.io/cluster/x": "owned"},
+            "network_interface": [{"ip": "10.0.0.9", "aliases": ["10.0.0.99"]}, {"ip": "10.0.0.10"}],
+            "volumes": [],
+        },
+        {"id": "i-2"},
+    ]
+
+
+@pytest.mark.parametrize("flat", [[], "x", {"a": 1}, {".".join("a" * 5000): "x"}], ids=["list", "text", "number", "deep"])
+def test_flat_attributes_of_another_form_are_damaged(flat: Any) -> None:
+    raw = state(resources=[resource("x", {"attributes_flat": flat, "attributes": None})])
+    with pytest.raises(StateFault, match="is damaged"):
+        parse_state(text(raw), LIMIT).resources()
+
+
+@pytest.mark.parametrize("encoding", ["utf-8-sig", "utf-16", "utf-16-le", "utf-16-be", "utf-32"])
+def test_a_state_may_have_a_byte_order_mark_or_be_utf_16(encoding: str) -> None:
+    data = json.dumps(state({"knoten-ä": machine()}), ensure_ascii=False).encode(encoding)
+    assert list(parse_state(data, LIMIT).outputs["nodes"].value) == ["knoten-ä"]
+
+
+@pytest.mark.parametrize("data", [b"\xef\xbb\xbf", "\ufeff\r\n".encode("utf-16-le"), b"\0" * 4096])
+def test_a_state_without_a_character_is_empty(data: bytes) -> None:
+    with pytest.raises(StateFault, match="is empty, which no state is"):
+        parse_state(data, LIMIT)
+
+
+def test_an_encoding_that_breaks_off_is_named() -> None:
+    with pytest.raises(StateFault, match="is not UTF-16 text"):
+        parse_state(json.dumps(state()).encode("utf-16")[:-1], LIMIT)
 
 
 def test_an_output_is_sensitive_unless_it_plainly_is_not() -> None:

@@ -60,6 +60,19 @@ def test_before_the_first_apply_there_is_no_host_and_a_note(
     assert spoken == [f"No machines yet: state.tfstate {reason}. playbooks/machines.yml applies a root."]
 
 
+@pytest.mark.parametrize("nodes", [{"a": machine(7)}, ["x"], {"a": "10.0.0.1"}])
+def test_a_state_whose_output_of_that_name_is_something_else_can_be_adopted(tmp_path: Path, nodes: Any) -> None:
+    write(tmp_path / "state.tfstate", state(nodes, [resource("aws_instance", aws(1))]))
+    hosts = hosts_of(configuration(tmp_path, sources=[{"state": "state.tfstate", "adopt": True}], user="admin"))
+    assert {name: one["node_address"] for name, one in hosts.items()} == {"node-1": "10.0.0.1"}
+
+
+def test_objects_of_before_terraform_0_12_do_not_vanish(tmp_path: Path) -> None:
+    flat = {"id": "i-2", "private_ip": "10.0.0.2", "tags.%": "2", "tags.Name": "old", "tags.ashlar_classes": "control"}
+    write(tmp_path / "state.tfstate", state(None, [resource("aws_instance", aws(1), {"attributes_flat": flat, "attributes": None})]))
+    assert list(hosts_of(configuration(tmp_path, user="admin"))) == ["node-1", "old"]
+
+
 def test_machines_are_not_pending(tmp_path: Path, spoken: list[str]) -> None:
     write(tmp_path / "state.tfstate", state({"a": machine()}))
     inventory = inventory_of(configuration(tmp_path))
@@ -165,6 +178,6 @@ def test_which_files_are_claimed(tmp_path: Path) -> None:
 
 def test_the_examples_of_the_documentation_are_right_but_for_their_paths(tmp_path: Path) -> None:
     examples = list(yaml.safe_load_all(plugin.EXAMPLES))
-    assert len(examples) == 7
+    assert len(examples) == 8
     for example in examples:
         assert parse_configuration(plugin.DOCUMENTATION, example, tmp_path / "x.terraform.yml").sources

@@ -22,12 +22,13 @@ class Output:
 
 @dataclass(frozen=True, slots=True)
 class Resource:
-    """One object that a managed resource stands for. ``address`` is the tool's: ``module.pool["a"].aws_instance.node[0]``."""
+    """One object of a resource or, if not ``managed``, of a data source. ``address`` is the tool's: ``module.pool["a"].aws_instance.node[0]``."""
 
     address: str
     type: str
     attributes: Mapping[str, Any]
     tainted: bool = False
+    managed: bool = True
 
 
 @dataclass(frozen=True, slots=True)

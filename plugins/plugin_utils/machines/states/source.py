@@ -13,6 +13,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from ansible_collections.ashlar.stack.plugins.plugin_utils.machines.contract import REQUIRED
 from ansible_collections.ashlar.stack.plugins.plugin_utils.machines.states.model import Pending, State, StateFault
 from ansible_collections.ashlar.stack.plugins.plugin_utils.machines.states.text import check_size, parse_outputs, parse_shown, parse_state
 from ansible_collections.ashlar.stack.plugins.plugin_utils.machines.states.tool import Tool, find_tool
@@ -45,13 +46,17 @@ class Limits:
 
 @dataclass(frozen=True, slots=True)
 class Source:
-    """One source. ``kind`` is root, state or backend; ``path`` the root's folder or the state's file. ``output`` is None if it isn't said."""
+    """One source. ``kind`` is root, state or backend; ``path`` the root's folder or the state's file. ``output`` is None if it isn't said.
+
+    ``adopt``: the resources count, whatever outputs there are.
+    """
 
     kind: str
     path: Path = Path()
     workspace: str | None = None
     binary: str | None = None
     output: str | None = None
+    adopt: bool = False
     prefix: str = ""
     backend: str = ""
     config: Mapping[str, Any] = field(default_factory=dict)
@@ -140,13 +145,13 @@ def _read_root(source: Source, environment: Mapping[str, str], limits: Limits) -
         _check_workspace(tool, source.workspace)
     outputs = parse_outputs(tool.run("output", json=True, no_color=True, workspace=source.workspace), limits.state_bytes)
     name = source.output or OUTPUT
-    if name in outputs:
+    if name in outputs and not source.adopt:
         return State(outputs, tuple)
     # Only now, since thousands of resources are much to print, and it needs the providers.
     resources = parse_shown(tool.run("show", json=True, no_color=True, workspace=source.workspace), limits.state_bytes)
     if not resources and not outputs:
         return Pending("has nothing applied yet")
-    if declares_output(root, name):
+    if not source.adopt and declares_output(root, name):
         return Pending(f'has no value for its output "{name}" yet: its last apply did not come to an end')
     return _unless_nothing(State(outputs, lambda: resources))
 
@@ -186,7 +191,7 @@ def _read_backend(source: Source, environment: Mapping[str, str], limits: Limits
 
 def _unless_nothing(state: State) -> State | Pending:
     """``Pending`` for a state that nothing was applied to, or everything was destroyed in."""
-    return state if state.outputs or state.resources() else Pending("has nothing applied yet")
+    return state if state.outputs or any(one.managed for one in state.resources()) else Pending("has nothing applied yet")
 
 
 def _check_workspace(tool: Tool, workspace: str) -> None:
@@ -272,17 +277,21 @@ def resolved(type_: str, config: Mapping[str, Any], folder: Path) -> dict[str, A
 
 
 def nodes_of(state: State, source: Source) -> Mapping[str, Any] | Pending | None:
-    """The value of the output; None where there is none and resources may be adopted.
+    """The value of the output; None where there is none, or none that counts, and resources are adopted.
 
     :raises StateFault: it is no map of machines, or the one that the configuration names isn't there.
     """
+    if source.adopt:
+        return None
     name = source.output or OUTPUT
     output = state.outputs.get(name)
     if output is None:
         if source.output:
             raise StateFault(f'has no output "{name}"; it has {listed(sorted(state.outputs))}. Correct output, or add it to the root.')
         return None
-    if not isinstance(output.value, dict):
-        shown = "sensitive and of another form" if output.sensitive else quoted(output.value)
-        raise StateFault(f'has an output "{name}" that is {shown}. Allowed: a map of node name to machine, as schemas/machines.json says.')
-    return output.value or Pending(f'has no machine in its output "{name}"')
+    value = output.value
+    if not isinstance(value, dict) or (value and not any(isinstance(one, dict) and not set(REQUIRED).isdisjoint(one) for one in value.values())):
+        shown = "sensitive and of another form" if output.sensitive else quoted(value)
+        instead = "" if source.output else " If it is there for something else, set `adopt: true` to have the resources read instead."
+        raise StateFault(f'has an output "{name}" that is {shown}. Allowed: a map of node name to machine, as schemas/machines.json says.{instead}')
+    return value or Pending(f'has no machine in its output "{name}"')

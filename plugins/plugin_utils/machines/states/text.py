@@ -18,11 +18,13 @@ from ansible_collections.ashlar.stack.plugins.plugin_utils.site.reading import q
 VERSION = 4
 RESTORE = "Restore it: from terraform.tfstate.backup beside it, or an earlier version that the backend keeps."
 _ANSWER = ("can't be read: what the tool printed {}", "Is the binary Terraform or OpenTofu?")
+# Blanks, byte-order marks, and the zeros that a file is full of whose blocks were never written.
+_BLANK = b" \t\r\n\0\xef\xbb\xbf\xff\xfe"
 _SURROGATE = re.compile(r"\\u[dD][89a-fA-F]")
 
 
 def parse_json(data: bytes, limit_bytes: int, of: str = "{}", remedy: str = RESTORE) -> Any:
-    """The value of a JSON text in UTF-8.
+    """The value of a JSON text.
 
     :param of: what the error says around what is wrong with the text.
     :raises StateFault: it is too large, or no such text.
@@ -35,9 +37,11 @@ def parse_json(data: bytes, limit_bytes: int, of: str = "{}", remedy: str = REST
 
 
 def _parsed(data: bytes) -> Any:
-    """:raises ValueError: it is no JSON text in UTF-8; says so in a sentence that lacks its subject."""
+    """:raises ValueError: it is no JSON text; says so in a sentence that lacks its subject."""
+    # `terraform state pull > FILE` in PowerShell writes UTF-16, and editors put a byte-order mark before UTF-8.
+    encoding = json.detect_encoding(data)
     try:
-        text = data.decode("utf-8")
+        text = data.decode(encoding)
         value = json.loads(text, parse_constant=_no_constant)
         if _SURROGATE.search(text):
             # Half a surrogate pair is valid JSON, and no text that could be printed.
@@ -46,7 +50,7 @@ def _parsed(data: bytes) -> Any:
         cut = "It ends in the middle" if error.pos >= len(text.rstrip()) or error.msg.startswith("Unterminated") else "It is damaged"
         raise ValueError(f"is not valid JSON: line {error.lineno}, column {error.colno}: {error.msg}. {cut}.") from None
     except UnicodeError:
-        raise ValueError("is not UTF-8 text, so it is damaged or no state.") from None
+        raise ValueError(f"is not {encoding.removesuffix('-sig').upper()} text, so it is damaged or no state.") from None
     except RecursionError:
         raise ValueError("is nested too deeply for a state, so it is damaged or no state.") from None
     except ValueError as error:
@@ -66,7 +70,7 @@ def parse_state(data: bytes, limit_bytes: int) -> State:
 
     :raises StateFault: it is none, or one of another version.
     """
-    if not data.strip():
+    if not data.strip(_BLANK):
         raise StateFault(f"is empty, which no state is. {RESTORE} If there is nothing to restore, remove the file.")
     raw = parse_json(data, limit_bytes)
     if not isinstance(raw, dict):
@@ -147,20 +151,19 @@ def _state_resources(raw: Sequence[Any]) -> list[Resource]:
     for index, of_type in enumerate(raw):
         if not isinstance(of_type, dict) or not isinstance(of_type.get("instances"), list) or not _texts(of_type, "mode", "type", "name"):
             raise StateFault(f"is damaged: its resources[{index}] is not what a resource is in a state. {RESTORE}")
-        if of_type["mode"] != "managed":
-            continue
+        managed = of_type["mode"] == "managed"
         module = of_type.get("module")
-        base = f"{f'{module}.' if module else ''}{of_type['type']}.{of_type['name']}"
+        base = f"{f'{module}.' if module else ''}{'' if managed else 'data.'}{of_type['type']}.{of_type['name']}"
         for number, one in enumerate(of_type["instances"]):
-            attributes = one.get("attributes") if isinstance(one, dict) else None
-            if not isinstance(one, dict) or not isinstance(attributes, (dict, type(None))):
+            attributes = _attributes(one) if isinstance(one, dict) else None
+            if attributes is None:
                 raise StateFault(f"is damaged: its resources[{index}].instances[{number}] is not what an object is in a state. {RESTORE}")
             if one.get("deposed"):
                 continue
             key = one.get("index_key")
             address = base if key is None else f"{base}[{json.dumps(key)}]"
-            known = _without_paths(attributes or {}, one.get("sensitive_attributes"))
-            resources.append(Resource(address, of_type["type"], known, one.get("status") == "tainted"))
+            known = _without_paths(attributes, one.get("sensitive_attributes"))
+            resources.append(Resource(address, of_type["type"], known, one.get("status") == "tainted", managed))
     return resources
 
 
@@ -174,9 +177,9 @@ def _shown_resources(root: Mapping[str, Any]) -> Iterable[Resource]:
         for one in module.get("resources", []):
             if not isinstance(one, dict) or not _texts(one, "mode", "type", "address") or not isinstance(one.get("values", {}), dict):
                 raise StateFault("gave a state whose resources are not what `show -json` prints. Is the binary Terraform or OpenTofu?")
-            if one["mode"] == "managed" and not one.get("deposed_key"):
+            if not one.get("deposed_key"):
                 known = _without_marked(one.get("values", {}), one.get("sensitive_values"))
-                yield Resource(one["address"], one["type"], known, one.get("tainted") is True)
+                yield Resource(one["address"], one["type"], known, one.get("tainted") is True, one["mode"] == "managed")
         waiting.extend(reversed(module.get("child_modules", [])))
 
 
@@ -184,30 +187,87 @@ def _texts(raw: Mapping[str, Any], *keys: str) -> bool:
     return all(isinstance(raw.get(key), str) for key in keys)
 
 
-def _without_paths(attributes: Mapping[str, Any], paths: Any) -> Mapping[str, Any]:
-    """Attributes without the sensitive ones, which a state file lists as paths of steps ``{"type": ..., "value": ...}``.
+def _attributes(of_object: Mapping[str, Any]) -> Mapping[str, Any] | None:
+    """The attributes of an object; none where it was never made; None where they are of another form."""
+    flat = of_object.get("attributes_flat")
+    if of_object.get("attributes") is None and flat is not None:
+        # As Terraform before 0.12 and Terraformer write them: a mapping of texts. The tool itself makes it one of values by its next apply.
+        if not isinstance(flat, dict) or not all(isinstance(value, str) for value in flat.values()):
+            return None
+        try:
+            return _unflattened(flat)
+        except RecursionError:
+            return None
+    attributes = of_object.get("attributes", {})
+    return {} if attributes is None else attributes if isinstance(attributes, dict) else None
 
-    The whole attribute goes, whichever part of it is sensitive.
-    """
+
+def _unflattened(flat: Mapping[str, str]) -> dict[str, Any]:
+    """``{"tags.%": "1", "tags.a": "b", "ports.#": "1", "ports.0.id": "c"}`` -> ``{"tags": {"a": "b"}, "ports": [{"id": "c"}]}``."""
+    found: dict[str, Any] = {}
+    inside: dict[str, dict[str, str]] = {}
+    for key, value in flat.items():
+        name, dot, rest = key.partition(".")
+        if dot:
+            inside.setdefault(name, {})[rest] = value
+        else:
+            found[name] = value
+    for name, parts in inside.items():
+        if parts.pop("%", None) is not None:
+            found[name] = parts
+        elif parts.pop("#", None) is not None:
+            # Items of sets are numbered by their hash.
+            items = _unflattened(parts)
+            found[name] = [items[number] for number in sorted(items, key=lambda number: (len(number), number))]
+        else:
+            found[name] = _unflattened(parts)
+    return found
+
+
+def _without_paths(attributes: Mapping[str, Any], paths: Any) -> Mapping[str, Any]:
+    """Attributes without the sensitive ones, which a state file lists as paths of steps ``{"type": ..., "value": ...}``."""
     if not isinstance(paths, list) or not paths:
         return attributes
-    hidden: set[str] = set()
+    kept: Any = attributes
     for path in paths:
-        steps = path if isinstance(path, list) else [path]
-        first = steps[0].get("value") if steps and isinstance(steps[0], dict) else None
-        if not isinstance(first, str):
-            return {}
-        hidden.add(first)
-    return {name: value for name, value in attributes.items() if name not in hidden}
+        kept = _without_path(kept, [_step(step) for step in (path if isinstance(path, list) else [path])])
+    return kept if isinstance(kept, dict) else {}
+
+
+def _step(raw: Any) -> str | int | None:
+    """A key or an index; None for an item of a set, which has none."""
+    value = raw.get("value") if isinstance(raw, dict) else None
+    value = value.get("value") if isinstance(value, dict) else value
+    return value if isinstance(value, (str, int)) and not isinstance(value, bool) else None
+
+
+def _without_path(value: Any, steps: Sequence[str | int | None]) -> Any:
+    """The value without what the steps lead to; nothing at all where they can't be followed."""
+    if not steps:
+        return None
+    step, rest = steps[0], steps[1:]
+    if isinstance(value, dict) and isinstance(step, str):
+        return {key: part if key != step else _without_path(part, rest) for key, part in value.items() if key != step or rest}
+    if isinstance(value, list) and isinstance(step, int):
+        return [part if index != step else _without_path(part, rest) for index, part in enumerate(value)]
+    return None
 
 
 def _without_marked(attributes: Mapping[str, Any], marks: Any) -> Mapping[str, Any]:
     """Attributes without the sensitive ones, which ``show -json`` marks by true in a value of the same shape."""
+    kept = _unmarked(attributes, marks)
+    return kept if isinstance(kept, dict) else {}
+
+
+def _unmarked(value: Any, marks: Any) -> Any:
     if marks is True:
-        return {}
-    if not isinstance(marks, dict):
-        return attributes
-    return {name: value for name, value in attributes.items() if not _marked(marks.get(name))}
+        return None
+    if isinstance(value, dict) and isinstance(marks, dict):
+        return {key: _unmarked(part, marks.get(key)) for key, part in value.items() if marks.get(key) is not True}
+    if isinstance(value, list) and isinstance(marks, list):
+        return [_unmarked(part, marks[index] if index < len(marks) else None) for index, part in enumerate(value)]
+    # Of another shape than the value: what is marked can't be told.
+    return None if _marked(marks) else value
 
 
 def _marked(marks: Any) -> bool:
