@@ -21,7 +21,8 @@ description:
 notes:
   - Sources of an inventory folder are read in the order of their names, so the nodes come first with C(10-nodes.yml) and C(20-stack.yml).
   - The folders C(credentials), C(releases), C(stacks) and C(state) of a site are no inventory sources. The plugin claims the files in them,
-    and C(*.tfvars) and C(*.tfbackend) beside the site file, without reading them, since Ansible would otherwise take them for inventories.
+    and Terraform's files, notes and what editors leave (C(#20-stack.yml#), C(*.bak), C(*.orig) ...) beside the site file, without reading them, since Ansible
+    would otherwise take them for inventories.
 options:
   plugin:
     description: Says that this file is for this plugin.
@@ -118,7 +119,12 @@ from ansible_collections.ashlar.stack.plugins.plugin_utils.site.stop import stop
 
 NAME = "ashlar.stack.stack"
 SUFFIXES = ("stack.yml", "stack.yaml")
-TERRAFORM_SUFFIXES = (".tfvars", ".tfvars.json", ".tfbackend")
+# What editors, patch, package tools and Terraform leave in a site's folder, and what people write for themselves there.
+STRAY = re.compile(
+    r"#.*#|.*~|.*\.(bak|old|orig|rej|save|swp|tmp|(dpkg|ucf)-\w+|rpm(new|orig|save)|md|rst|txt"
+    r"|tf|tofu|tfvars|(tf|tofu|tfvars)\.json|tfbackend|tfplan|tfstate(\..*)?|hcl)",
+    re.IGNORECASE,
+)
 MACHINES = "site_machines"
 ROOT = Path(__file__).resolve().parents[2]
 NODE_VARIABLES = ("node_address", "node_classes", "node_zone", "node_labels", "ansible_host", "ansible_port")
@@ -213,14 +219,14 @@ class InventoryModule(BaseInventoryPlugin):
 
 
 def in_site_folder(path: str) -> bool:
-    """Whether ``path`` lies in ``credentials/``, ``state/`` ... of a folder that has a site file, or beside that file as variables of Terraform."""
+    """Whether ``path`` lies in a folder that has a site file, and is no inventory: in its ``credentials/``, ``state/`` ..., or a stray file."""
     file = Path(path)
-    if file.name.endswith(TERRAFORM_SUFFIXES) and any(name.endswith(SUFFIXES) for name in os.listdir(file.parent)):
-        return True
-    for parent in list(file.parents)[:6]:
-        if parent.name in SITE_FOLDERS and any(name.endswith(SUFFIXES) for name in os.listdir(parent.parent)):
-            return True
-    return False
+    stray = STRAY.fullmatch(file.name) is not None
+    below = list(file.parents)[:6]
+    return any(
+        (stray or inside in SITE_FOLDERS) and any(name.endswith(SUFFIXES) for name in os.listdir(folder))
+        for folder, inside in zip(below, [file.name, *(parent.name for parent in below)], strict=False)
+    )
 
 
 def trusted(value: Any) -> Any:

@@ -55,6 +55,17 @@ def test_the_graph_is_the_plan_beside_folders_that_are_no_inventory(checkout: Pa
         "state/installed.json": '{"versions": {}}',
         "README.md": "# a site",
         "machines.tfvars": "pools = {}\n",
+        "main.tf": 'resource "x" "y" {}\n',
+        "main.tf.json": "{}",
+        "terraform.tfstate": '{"version": 4}',
+        "terraform.tfstate.1700000000.backup": '{"version": 4}',
+        "terraform.tfstate.d/prod/terraform.tfstate": '{"version": 4}',
+        "#20-stack.yml#": "site: [",
+        "20-stack.yml~": "site: [",
+        "20-stack.yml.orig": "site: [",
+        "20-stack.yml.bak": "site: [",
+        "20-stack.yml.rej": "@@ -1 +1 @@",
+        "10-nodes.yml.dpkg-old": "all: [",
     }
     write_site(checkout / "inventories" / "good", files=files, modes={"credentials": "0700"})
     done = run(checkout, "ansible-inventory", "-i", "inventories/good", "--graph")
