@@ -13,6 +13,7 @@ from ansible_collections.ashlar.stack.plugins.plugin_utils.artifacts.catalogue i
 from ansible_collections.ashlar.stack.plugins.plugin_utils.artifacts.errors import ArtifactError
 from ansible_collections.ashlar.stack.plugins.plugin_utils.artifacts.obtain import Obtained, Obtainer, Options
 from ansible_collections.ashlar.stack.plugins.plugin_utils.artifacts.store import Store
+from ansible_collections.ashlar.stack.plugins.plugin_utils.artifacts.trust import LOCK, POLICIES
 from ansible_collections.ashlar.stack.plugins.plugin_utils.controller import ControllerAction
 
 display = Display()
@@ -25,6 +26,7 @@ VARIABLES = {
     "codenames": "artifacts_codenames",
     "sources": "artifacts_sources",
     "mirror": "artifacts_mirror",
+    "checksums": "site_checksums",
     "catalogues": "artifacts_catalogues",
     "keep_caches": "artifacts_keep_caches",
 }
@@ -34,6 +36,8 @@ ARGUMENTS: dict[str, dict[str, Any]] = {
     "codenames": {"type": "list", "elements": "str"},
     "sources": {"type": "list", "elements": "str"},
     "mirror": {"type": "str"},
+    "checksums": {"type": "str", "choices": list(POLICIES)},
+    "lock": {"type": "path"},
     "catalogues": {"type": "list", "elements": "path"},
     "store": {"type": "path"},
     "keep_caches": {"type": "bool"},
@@ -71,11 +75,15 @@ def options(arguments: dict[str, Any], variables: Mapping[str, Any], templar: An
     for option, variable in VARIABLES.items():
         if arguments.get(option) is None:
             arguments[option] = templar.template(variables[variable]) if variable in variables else None
+    if arguments.get("lock") is None and "site_directory" in variables:
+        arguments["lock"] = str(Path(templar.template(variables["site_directory"])) / LOCK)
     return Options(
         architectures=_texts(arguments["architectures"], ()),
         codenames=_texts(arguments["codenames"], ("trixie",)),
         sources=_texts(arguments["sources"], KINDS),
         mirror=str(arguments["mirror"] or ""),
+        checksums=str(arguments["checksums"] or POLICIES[0]),
+        lock=Path(arguments["lock"]) if arguments.get("lock") else None,
         record=bool(arguments.get("record")),
         keep_caches=bool(arguments["keep_caches"]),
     )
@@ -113,11 +121,12 @@ class ActionModule(ControllerAction):
         done = obtainer.ensure(versions)
         removed, freed = ([], 0) if arguments["collect"] == "nothing" else store.collect(_keep(versions, arguments))
         return {
-            "changed": bool(damaged or removed) or any(one.changed for one in done),
+            "changed": bool(damaged or removed or obtainer.locked) or any(one.changed for one in done),
             "contents": [described(one) for one in done],
             "damaged": damaged,
             "removed": removed,
             "freed": freed,
+            "locked": obtainer.locked,
             "store": str(store.root),
         }
 
@@ -132,6 +141,7 @@ class ActionModule(ControllerAction):
             "damaged": [],
             "removed": removed,
             "freed": freed,
+            "locked": [],
             "store": str(obtainer.store.root),
         }
 

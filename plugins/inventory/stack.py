@@ -16,7 +16,7 @@ description:
   - A component that is not chosen is an empty group, so its play costs nothing, and C(ansible-inventory --graph) is the plan.
   - Where the variable C(site_machines) of the group C(all) is C(pending), the site's machines are still to be made. The site file is checked all the same,
     all groups are empty, and only the site's own variables are set (C(site_name), C(site_domain), C(site_stack), C(site_release), C(site_directory),
-    C(site_credentials), C(site_networks)).
+    C(site_credentials), C(site_checksums), C(site_networks)).
   - A wrong site ends the program with exit code 4 and one message, whatever C(any_unparsed_is_failed) says.
 notes:
   - Sources of an inventory folder are read in the order of their names, so the nodes come first with C(10-nodes.yml) and C(20-stack.yml).
@@ -76,6 +76,13 @@ options:
     description: Artifact to version, over the release's.
     type: dict
     default: {}
+  checksums:
+    description:
+      - How downloads from publishers are trusted. V(published), by the checksum in the catalogue, else by the publisher's own checksum file, to which
+        C(artifacts.lock.txt) beside this file holds from then on. V(pinned), by the checksum in the catalogue alone.
+    type: str
+    choices: [published, pinned]
+    default: published
   options:
     description:
       - Component to its variables, checked against the component's argument spec.

@@ -13,6 +13,8 @@ description:
   - Obtains every artifact that is missing from the store of the controller. Nothing is sent to hosts; M(ashlar.stack.artifact) does that.
   - Each artifact's sources are asked in order. One that cannot be reached falls through to the next with a line that says so;
     bytes that are not what was recorded stop the run.
+  - A server gets a few seconds to accept a connection, once a run. Proxies and certificate authorities are those of the environment,
+    E(https_proxy), E(http_proxy), E(no_proxy), E(SSL_CERT_FILE), E(SSL_CERT_DIR), E(REQUESTS_CA_BUNDLE) and E(CURL_CA_BUNDLE).
   - Downloads come several at once and are resumed after an interrupt. Builds from source come one after another.
   - Several runs and checkouts may share a store. Whoever comes second waits for what the first is obtaining.
   - Does nothing in well under half a second when nothing is missing.
@@ -43,6 +45,17 @@ options:
       - Address of the operator's mirror. Any web server that serves another store's directory is one; so is a tree
         C(<name>/<version>/<architecture>/<file>) of files whose checksums are recorded. Default the variable C(artifacts_mirror).
     type: str
+  checksums:
+    description:
+      - Which checksums of publishers' downloads are accepted. V(published), the catalogue's, else those of the publisher's own checksum file;
+        they are written to O(lock) at first use and must hold from then on. V(pinned), only the catalogue's.
+        Default the variable C(site_checksums), then V(published).
+    type: str
+    choices: [published, pinned]
+  lock:
+    description:
+      - The lock file. Default C(artifacts.lock.txt) in the folder C(site_directory); without a site, in the store.
+    type: path
   catalogues:
     description:
       - Directories that describe artifacts, asked before the collection's own C(artifacts/). Default the variable C(artifacts_catalogues).
@@ -127,6 +140,11 @@ freed:
   description: Bytes freed by collecting.
   returned: success
   type: int
+locked:
+  description: Downloads whose checksums were added to the lock file.
+  returned: success
+  type: list
+  elements: str
 store:
   description: Where the store is.
   returned: success

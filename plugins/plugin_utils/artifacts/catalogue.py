@@ -2,12 +2,14 @@
 """The catalogue: ``artifacts/<name>/artifact.yml``, what an artifact is and where it may come from.
 
 ``schemas/artifact.json`` describes the same for editors; tests hold the two together. Beside it, ``artifacts/<name>/<version>/`` has what
-belongs to one version: the Go module that pins its source, and ``SHA256SUMS``, lines ``<64 hex>  <source>/<architecture>/<file>``.
+belongs to one version: the Go module that pins its source, and ``SHA256SUMS``, lines ``<64 hex>  <source>/<architecture>/<file>``
+(``SHA512SUMS`` where that is what a publisher gives of a download).
 """
 
 from __future__ import annotations
 
 import re
+import urllib.parse
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -25,6 +27,7 @@ CODENAME = re.compile(r"[a-z]+")
 PLACEHOLDER = re.compile(r"\{(\w+)\}")
 PLACEHOLDERS = ("version", "major", "minor", "patch", "architecture")
 SUMS = "SHA256SUMS"
+SUMS_512 = "SHA512SUMS"
 
 _Loader: Any = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
 
@@ -37,12 +40,31 @@ class Mirror:
 
 
 @dataclass(frozen=True)
+class Download:
+    """One file of a release page: its address, its name, and the publisher's own checksum file ("" where there is none)."""
+
+    url: str
+    name: str
+    checksums: str
+
+
+@dataclass(frozen=True)
 class Upstream:
-    """The project's release page. ``members`` maps a file to its place in the archive; an empty place: the download is the file."""
+    """The project's release page. ``members`` maps a file to its place in the archive; an empty place: the download is the file.
+
+    ``checksums`` is the publisher's checksum file, an address or a name beside the download.
+    """
 
     url: str
     members: Mapping[str, str]
+    checksums: str = ""
     kind = "upstream"
+
+    def download(self, version: str, architecture: str) -> Download:
+        url = expand(self.url, version, architecture)
+        name = url.rpartition("/")[2]
+        checksums = expand(self.checksums.replace("{file}", name), version, architecture)
+        return Download(url, name, urllib.parse.urljoin(url, checksums) if checksums else "")
 
 
 @dataclass(frozen=True)
@@ -142,8 +164,18 @@ class Artifact:
 
     def sums(self, version: str) -> dict[str, str]:
         """``<source>/<architecture>/<file>`` -> recorded sha256."""
-        path = self.folder(version) / SUMS
-        return parse_sums(path.read_text(encoding="utf-8"), str(path)) if path.is_file() else {}
+        return self._sums(version, SUMS, 64)
+
+    def download_sum(self, version: str, key: str) -> tuple[str, Path] | None:
+        """The recorded sha256, else sha512, of a download, and the file that has it."""
+        for name, digits in ((SUMS, 64), (SUMS_512, 128)):
+            if found := self._sums(version, name, digits).get(key):
+                return found, self.folder(version) / name
+        return None
+
+    def _sums(self, version: str, name: str, digits: int) -> dict[str, str]:
+        path = self.folder(version) / name
+        return parse_sums(path.read_text(encoding="utf-8"), str(path), digits) if path.is_file() else {}
 
 
 def expand(template: str, version: str, architecture: str = "") -> str:
@@ -153,31 +185,38 @@ def expand(template: str, version: str, architecture: str = "") -> str:
     return PLACEHOLDER.sub(lambda match: values.get(match[1], match[0]), template)
 
 
-def parse_sums(text: str, where: str) -> dict[str, str]:
-    """Read a SHA256SUMS file, as sha256sum(1) writes it.
+def parse_sums(text: str, where: str, digits: int = 64) -> dict[str, str]:
+    """Read a SHA256SUMS file, as sha256sum(1) writes it; lines that begin with # are comments.
 
     :raises ArtifactError: at a line that is none.
     """
     sums = {}
     for number, line in enumerate(text.splitlines(), 1):
         if line.strip() and not line.startswith("#"):
-            match = re.fullmatch(r"([0-9a-f]{64}) [ *](\S+)", line)
+            match = re.fullmatch(rf"([0-9a-f]{{{digits}}}) [ *](\S+)", line)
             if not match:
-                raise ArtifactError(f"{where}, line {number}: {line!r} is not `<64 hex>  <source>/<architecture>/<file>`")
+                raise ArtifactError(f"{where}, line {number}: {line!r} is not `<{digits} hex>  <source>/<architecture>/<file>`")
             sums[match[2]] = match[1]
     return sums
 
 
 def write_sums(artifact: Artifact, version: str, sums: Mapping[str, str]) -> bool:
-    """Add to what is recorded of a version; say whether that changed the file."""
+    """Add to what is recorded of a version; say whether that changed the file. A comment stays with the line below it."""
     known = artifact.sums(version)
     merged = known | dict(sums)
     if merged == known:
         return False
     path = artifact.folder(version) / SUMS
+    comments: dict[str, str] = {}
+    above = ""
+    for line in path.read_text(encoding="utf-8").splitlines(keepends=True) if path.is_file() else ():
+        if line.startswith("#"):
+            above += line
+        elif line.strip():
+            comments[line.split()[1].lstrip("*")], above = above, ""
     path.parent.mkdir(exist_ok=True)
     scratch = path.with_name(f".{SUMS}.new")
-    scratch.write_text("".join(f"{sha}  {name}\n" for name, sha in sorted(merged.items())), encoding="utf-8")
+    scratch.write_text("".join(f"{comments.get(name, '')}{sha}  {name}\n" for name, sha in sorted(merged.items())) + above, encoding="utf-8")
     scratch.rename(path)
     return True
 
@@ -245,12 +284,12 @@ class _Reader:
                 raise ArtifactError(f"{self.path}: {where} has no {key!r}; add it")
         return raw
 
-    def text(self, raw: Any, where: str, template: bool = True) -> str:
+    def text(self, raw: Any, where: str, template: bool = True, also: tuple[str, ...] = ()) -> str:
         if not isinstance(raw, str):
             raise self.fail(where, raw, "text")
         for name in PLACEHOLDER.findall(raw) if template else ():
-            if name not in PLACEHOLDERS:
-                raise self.fail(f"a placeholder of {where}", f"{{{name}}}", ", ".join(f"{{{p}}}" for p in PLACEHOLDERS))
+            if name not in PLACEHOLDERS + also:
+                raise self.fail(f"a placeholder of {where}", f"{{{name}}}", ", ".join(f"{{{p}}}" for p in PLACEHOLDERS + also))
         return raw
 
     def texts(self, raw: Any, where: str) -> tuple[str, ...]:
@@ -362,8 +401,16 @@ class _Reader:
         return Mirror()
 
     def upstream(self, raw: Any, where: str) -> Source:
-        data = self.mapping(raw, where, ["kind", "url", "members"], [])
-        return Upstream(self.text(data["url"], f"{where}.url"), self.table(data["members"], f"{where}.members"))
+        data = self.mapping(raw, where, ["kind", "url", "members"], ["checksums"])
+        source = Upstream(
+            self.text(data["url"], f"{where}.url"),
+            self.table(data["members"], f"{where}.members"),
+            self.text(data.get("checksums", ""), f"{where}.checksums", also=("file",)),
+        )
+        # Whoever can change a checksum file on its way can change the download as well.
+        if source.checksums and not source.download("0", ARCHITECTURES[0]).checksums.startswith("https://"):
+            raise self.fail(f"{where}.checksums", source.checksums, "an address that begins with https://, or a name beside a `url` that does")
+        return source
 
     def go(self, raw: Any, where: str) -> Source:
         data = self.mapping(raw, where, ["kind"], ["build", "compile", "copy", "change", "tags", "ldflags", "cgo", "needs", "disk_gib"])

@@ -12,6 +12,10 @@ class SourceUnavailable(ArtifactError):
     """This source cannot be reached or does not have the artifact: the next one is tried."""
 
 
+class NotAsked(SourceUnavailable):
+    """This source is left out for a reason that was said before, or that is the site's own choice: no line of progress is worth it."""
+
+
 class Unreachable(SourceUnavailable):
     """The server itself does not answer, so asking it for something else is of no use either."""
 

@@ -9,25 +9,33 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field
+from pathlib import Path
 
 from .builder import Builder, machine
 from .catalogue import ARCHITECTURES, CODENAME, KINDS, Artifact, Catalogue, Go, write_sums
-from .errors import ArtifactError, Cancelled, ChecksumMismatch, SourceUnavailable
+from .errors import ArtifactError, Cancelled, ChecksumMismatch, NotAsked, SourceUnavailable
 from .progress import Progress, size
-from .sources import Context, Target, obtain
+from .sources import Context, Target, held_to, obtain
 from .store import Index, Store
+from .trust import LOCK, POLICIES, Lock
+from .web import plain
 
 DOWNLOADS = 4
 
 
 @dataclass(frozen=True)
 class Options:
-    """What a run may do: which architectures and distributions, which kinds of sources in which order, and where the mirror is."""
+    """What a run may do: which architectures and distributions, which kinds of sources in which order, and where the mirror is.
+
+    ``checksums``: which checksums of publishers' downloads are accepted, `trust.POLICIES`; ``lock``: the site's lock file, by default the store's own.
+    """
 
     architectures: Sequence[str] = ()
     codenames: Sequence[str] = ("trixie",)
     sources: Sequence[str] = KINDS
     mirror: str = ""
+    checksums: str = POLICIES[0]
+    lock: Path | None = None
     record: bool = False
     keep_caches: bool = False
     downloads: int = DOWNLOADS
@@ -41,6 +49,8 @@ class Options:
         for codename in self.codenames:
             if not isinstance(codename, str) or not CODENAME.fullmatch(codename):
                 raise ArtifactError(f"codenames has {codename!r}; allowed: codenames of distributions such as trixie")
+        if self.checksums not in POLICIES:
+            raise ArtifactError(f"checksums is {self.checksums!r}; allowed: {', '.join(POLICIES)}")
         if self.mirror and not self.mirror.startswith(("http://", "https://")):
             raise ArtifactError(f"mirror is {self.mirror!r}; allowed: an address that begins with https:// or http://")
 
@@ -75,7 +85,9 @@ class Obtainer:
         self._stop = threading.Event()
         self.build_directory = store.root.parent / "build"
         self.builder = Builder(self.build_directory, self._stop.is_set)
-        self.context = Context(store, self.builder, self.build_directory, options.mirror, options.record, self._stop.is_set)
+        self.lock = Lock(options.lock or store.root / LOCK)
+        self.locked: list[str] = []
+        self.context = Context(store, self.builder, self.build_directory, self.lock, options.mirror, options.checksums, options.record, self._stop.is_set)
 
     def targets(self, wanted: Mapping[str, str]) -> list[Target]:
         """Every index file that a site with these artifacts (name -> version) needs."""
@@ -99,13 +111,21 @@ class Obtainer:
         return plan
 
     def _held(self, target: Target) -> Index | None:
-        """What the store has of a target, unless the catalogue records other bytes: then the source changed, and it is obtained anew."""
+        """What the store has of a target, unless the catalogue or the lock file records other bytes, or the site's policy does not accept what
+        another site did: then it is obtained anew."""
         index = self.store.read(target.artifact.name, target.version, target.key)
         if index is None:
             return None
         recorded = target.artifact.sums(target.version)
         held = {f"{index.source}/{target.key}/{file.path}": file.sha256 for file in index.files}
-        return index if all(recorded.get(name, sha) == sha for name, sha in held.items()) else None
+        if not all(recorded.get(name, sha) == sha for name, sha in held.items()):
+            return None
+        if index.source == "upstream":
+            if self.options.checksums == "pinned" and not self.options.mirror and not target.pinned():
+                return None
+            if any(len(one.checksum) == len(index.download) and one.checksum != index.download for one in held_to(self.lock, target)):
+                return None
+        return index
 
     def kinds(self, artifact: Artifact) -> list[str]:
         """The kinds of sources of an artifact that a run asks, in its order: the run's own order when it has one, else the catalogue's."""
@@ -126,7 +146,20 @@ class Obtainer:
             self._tidy()
         if self.options.record:
             done = [self._record(one) for one in done]
+        self._hold(done)
         return sorted(done, key=lambda one: (one.target.artifact.name, one.target.version, one.target.key))
+
+    def _hold(self, done: Iterable[Obtained]) -> None:
+        """Write into the lock file what was downloaded without a checksum of the catalogue; also what the store had from another site's run."""
+        found = {
+            plain(one.target.download.url): one.index.download
+            for one in done
+            if one.index and one.index.source == "upstream" and one.index.download and one.target.download and not one.target.pinned()
+        }
+        if found.keys() - self.lock.read().keys():
+            with self.store.lock(".checksums", limit=60.0):
+                self.locked = self.lock.add(found)
+            self.say(f"{self.lock.path}: checksums of {len(self.locked)} downloads added; commit it, they hold from now on")
 
     def _run(self, missing: Iterable[Target]) -> list[Obtained]:
         """Network sources in several threads; who has come to `go` waits in line for the one builder."""
@@ -186,7 +219,7 @@ class Obtainer:
                 except SourceUnavailable as error:
                     job.reasons.append(f"{kind}: {error}")
                     job.next += 1
-                    if kind != "upstream" or "no checksum" not in str(error):
+                    if not isinstance(error, NotAsked):
                         rest = job.kinds[job.next] if job.next < len(job.kinds) else "no other source"
                         self.say(f"{target.title}: {kind} cannot be used ({error}); next: {rest}")
                     continue

@@ -10,15 +10,17 @@ import zipfile
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from pathlib import Path, PurePosixPath
-from typing import IO, NoReturn
+from typing import IO
 
 from . import apt, oci
 from .builder import Builder
-from .catalogue import Artifact, File, Go, Package, Upstream, expand, write_sums
-from .download import fetch, plain, read
-from .errors import ArtifactError, ChecksumMismatch, SourceUnavailable, Unreachable
+from .catalogue import SUMS, Artifact, Download, File, Go, Package, Upstream, expand, write_sums
+from .download import fetch, read
+from .errors import ArtifactError, ChecksumMismatch, NotAsked, SourceUnavailable, Unreachable
 from .progress import Progress
-from .store import Index, Store, StoredFile, checksum_message, digest
+from .store import Index, Store, StoredFile, algorithm_of, checksum_message, digest
+from .trust import Expected, Lock, published
+from .web import Servers, plain
 
 
 @dataclass(frozen=True)
@@ -38,18 +40,38 @@ class Target:
     def title(self) -> str:
         return f"{self.artifact.name} {self.version} {self.key}"
 
+    @property
+    def download(self) -> Download | None:
+        """What the source `upstream` downloads for it."""
+        source = next((source for source in self.artifact.sources if isinstance(source, Upstream)), None)
+        return source.download(self.version, self.architecture) if source else None
+
+    @property
+    def download_key(self) -> str:
+        """The name of that download in SHA256SUMS."""
+        return f"upstream/{self.key}/{self.download.name}" if self.download else ""
+
+    def pinned(self) -> bool:
+        """Whether the catalogue has the checksum of the download, or of every file that is taken out of it."""
+        sums = self.artifact.sums(self.version)
+        return self.artifact.download_sum(self.version, self.download_key) is not None or all(
+            f"upstream/{self.key}/{part}" in sums for part in self.artifact.parts()
+        )
+
 
 @dataclass
 class Context:
-    """What the sources share in one run."""
+    """What the sources share in one run. ``checksums`` is the site's policy, ``lock`` its lock file."""
 
     store: Store
     builder: Builder
     build_directory: Path
+    lock: Lock
     mirror: str = ""
+    checksums: str = "published"
     record: bool = False
     cancelled: Callable[[], bool] = lambda: False
-    dead: dict[str, str] = field(default_factory=dict)
+    servers: Servers = field(default_factory=Servers)
 
 
 def obtain(context: Context, target: Target, kind: str, progress: Progress) -> Index:
@@ -61,10 +83,11 @@ def obtain(context: Context, target: Target, kind: str, progress: Progress) -> I
     if kind == "mirror":
         return _from_mirror(context, target, progress)
     source = next(source for source in target.artifact.sources if source.kind == kind)
+    download = ""
     with context.store.scratch() as scratch:
         match source:
             case Upstream():
-                parts = _from_upstream(context, target, source, scratch, progress)
+                parts, download = _from_upstream(context, target, source, scratch, progress)
             case Go():
                 progress.now("building from source")
                 parts = context.builder.build(target.artifact, source, target.version, target.architecture, scratch, progress)
@@ -72,27 +95,28 @@ def obtain(context: Context, target: Target, kind: str, progress: Progress) -> I
                 parts = _from_packages(context, target, source, scratch, progress)
             case _:
                 raise ArtifactError(f"{target.title}: {kind} is not a source that can be asked")
-        return _put(context.store, target, kind, parts, scratch)
+        return _put(context.store, target, kind, parts, scratch, download)
 
 
-def _put(store: Store, target: Target, kind: str, parts: dict[str, Path], scratch: Path) -> Index:
+def _put(store: Store, target: Target, kind: str, parts: dict[str, Path], scratch: Path, download: str) -> Index:
     """Check every part against what is recorded before the first becomes visible, pack images, and write the index last."""
     recorded = target.artifact.sums(target.version)
     for name, path in parts.items():
         expected = recorded.get(f"{kind}/{target.key}/{name}")
         if expected and (found := digest(path)) != expected:
-            hint = f" If its source was changed, remove the lines of {kind}/{target.key} from {target.artifact.folder(target.version)}/SHA256SUMS."
-            raise ChecksumMismatch(checksum_message(f"{target.title}: {name} ({kind})", expected, found) + hint)
+            record = target.artifact.folder(target.version) / SUMS
+            hint = f" If its source was changed, remove the lines of {kind}/{target.key} from {record}."
+            raise ChecksumMismatch(checksum_message(f"{target.title}: {name} ({kind})", expected, found, str(record)) + hint)
     files = target.artifact.files or tuple(File(name, "0644") for name in sorted(parts))
     stored = []
     for item in files:
         path = parts[item.path] if not item.image else _pack(target, item, parts, scratch)
         stored.append(replace(store.add_blob(path, what=item.path), path=item.path, mode=item.mode))
-    return _finish(store, target, kind, stored)
+    return _finish(store, target, kind, stored, download)
 
 
-def _finish(store: Store, target: Target, source: str, stored: list[StoredFile]) -> Index:
-    index = Index(target.artifact.name, target.version, target.key, source, tuple(sorted(stored)))
+def _finish(store: Store, target: Target, source: str, stored: list[StoredFile], download: str = "") -> Index:
+    index = Index(target.artifact.name, target.version, target.key, source, tuple(sorted(stored)), download)
     store.write(index)
     return index
 
@@ -116,26 +140,27 @@ def _pack(target: Target, item: File, parts: dict[str, Path], scratch: Path) -> 
 def _from_mirror(context: Context, target: Target, progress: Progress) -> Index:
     """The operator's mirror: another store served by any web server, or a tree of plain files whose checksums are recorded."""
     base = context.mirror.rstrip("/")
-    _alive(context, base)
+    context.servers.check(base)
     artifact, place = target.artifact, f"{target.artifact.name}/{target.version}/{target.key}"
     try:
         text = read(f"{base}/index/{place}.json")
     except Unreachable as error:
-        _bury(context, base, error)
+        context.servers.bury(base, error)
+        raise
     except SourceUnavailable as error:
         return _plain_files(context, target, f"{base}/{place}", progress, error)
     index = Index.parse(text.decode("utf-8", "replace"), plain(f"{base}/index/{place}.json"))
-    _check_index(target, index, plain(base))
+    _check_index(context, target, index, plain(base))
     progress.now(f"downloading {len(index.files)} files from the mirror")
     for file in index.files:
         if not context.store.has_blob(file.sha256, file.size):
             partial = context.store.partial(f"{target.title} {file.sha256}")
-            _fetch(context, f"{base}/sha256/{file.sha256[:2]}/{file.sha256}", partial, file.sha256, progress)
+            _fetch(context, f"{base}/sha256/{file.sha256[:2]}/{file.sha256}", partial, Expected(file.sha256, "the mirror's index"), progress)
             context.store.add_blob(partial, file.sha256, file.path)
-    return _finish(context.store, replace(target, artifact=artifact), index.source, list(index.files))
+    return _finish(context.store, replace(target, artifact=artifact), index.source, list(index.files), index.download)
 
 
-def _check_index(target: Target, index: Index, where: str) -> None:
+def _check_index(context: Context, target: Target, index: Index, where: str) -> None:
     if (index.name, index.version, index.architecture) != (target.artifact.name, target.version, target.key):
         raise ArtifactError(f"{where}: what it has for {target.title} says it is {index.name} {index.version} {index.architecture}; mend the mirror")
     wanted = sorted(file.path for file in target.artifact.files)
@@ -145,7 +170,11 @@ def _check_index(target: Target, index: Index, where: str) -> None:
     for file in index.files:
         expected = recorded.get(f"{index.source}/{target.key}/{file.path}")
         if expected and expected != file.sha256:
-            raise ChecksumMismatch(checksum_message(f"{where}: {target.title} {file.path}", expected, file.sha256))
+            said_by = str(target.artifact.folder(target.version) / SUMS)
+            raise ChecksumMismatch(checksum_message(f"{where}: {target.title} {file.path}", expected, file.sha256, said_by))
+    for one in held_to(context.lock, target) if index.download else ():
+        if algorithm_of(one.checksum) == "sha256" and one.checksum != index.download:
+            raise ChecksumMismatch(checksum_message(f"{where}: {target.title}, as it was downloaded", one.checksum, index.download, one.said_by))
 
 
 def _plain_files(context: Context, target: Target, base: str, progress: Progress, reason: SourceUnavailable) -> Index:
@@ -160,30 +189,66 @@ def _plain_files(context: Context, target: Target, base: str, progress: Progress
     for file in target.artifact.files:
         sha256 = sums[file.path]
         partial = context.store.partial(f"{target.title} {sha256}")
-        _fetch(context, f"{base}/{urllib.parse.quote(file.path)}", partial, sha256, progress)
+        said_by = str(target.artifact.folder(target.version) / SUMS)
+        _fetch(context, f"{base}/{urllib.parse.quote(file.path)}", partial, Expected(sha256, said_by), progress)
         stored.append(replace(context.store.add_blob(partial, sha256, file.path), path=file.path, mode=file.mode))
     return _finish(context.store, target, kind, stored)
 
 
-def _from_upstream(context: Context, target: Target, source: Upstream, scratch: Path, progress: Progress) -> dict[str, Path]:
-    url = expand(source.url, target.version, target.architecture)
-    name = url.rpartition("/")[2]
-    key = f"upstream/{target.key}/{name}"
-    expected = target.artifact.sums(target.version).get(key)
-    if not expected and not context.record:
-        raise SourceUnavailable(f"no checksum of {name} is recorded; after checking the publisher's, record it with -e artifacts_record=true")
-    _alive(context, url)
-    progress.now(f"downloading {name}")
-    partial = context.store.partial(f"{target.title} {expected} {url}")
-    _fetch(context, url, partial, expected, progress)
+def held_to(lock: Lock, target: Target) -> list[Expected]:
+    """What the bytes that `upstream` serves must be: the catalogue says so, the site's lock file, or both."""
+    download = target.download
+    if download is None:
+        return []
+    expected = []
+    if recorded := target.artifact.download_sum(target.version, target.download_key):
+        expected.append(Expected(recorded[0], str(recorded[1])))
+    if locked := lock.read().get(plain(download.url)):
+        expected.append(Expected(locked, str(lock.path)))
+    return expected
+
+
+def _expected(context: Context, target: Target, download: Download) -> list[Expected]:
+    """The checksums that the download must have, in the order of trust: the catalogue's, the site's lock file, the publisher's own file.
+
+    :raises SourceUnavailable: when there is nothing that the site trusts.
+    """
+    expected = held_to(context.lock, target)
+    pinned = target.pinned()
+    if context.record and not download.checksums:
+        return expected
+    if not pinned and context.checksums == "pinned" and not context.record:
+        raise NotAsked(f"the catalogue has no checksum of {download.name}, and the site's `checksums: pinned` accepts no other")
+    if not pinned and not expected:
+        if not download.checksums:
+            raise NotAsked(f"neither the catalogue nor its publisher has a checksum of {download.name}; record one with -e artifacts_record=true")
+        context.servers.check(download.checksums)
+        text = read(download.checksums).decode("utf-8", "replace")
+        expected.append(Expected(published(text, download.name, plain(download.checksums)), plain(download.checksums)))
+    return expected
+
+
+def _from_upstream(context: Context, target: Target, source: Upstream, scratch: Path, progress: Progress) -> tuple[dict[str, Path], str]:
+    """The parts, and the sha256 of the download they were in."""
+    download = source.download(target.version, target.architecture)
+    expected = _expected(context, target, download)
+    context.servers.check(download.url)
+    progress.now(f"downloading {download.name}")
+    partial = context.store.partial(f"{target.title} {expected} {download.url}")
+    _fetch(context, download.url, partial, expected[0] if expected else None, progress)
     archive = scratch / "download"
     partial.rename(archive)
+    for one in expected[1:]:
+        if (found := digest(archive, algorithm_of(one.checksum))) != one.checksum:
+            raise ChecksumMismatch(checksum_message(plain(download.url), one.checksum, found, one.said_by))
+    sha256 = digest(archive)
     members = {part: expand(member, target.version, target.architecture) for part, member in source.members.items()}
-    parts = _unpack(archive, name, members, scratch)
+    parts = _unpack(archive, download.name, members, scratch)
     if context.record:
-        sums = {key: expected or digest(archive)} | {f"upstream/{target.key}/{part}": digest(path) for part, path in parts.items()}
-        write_sums(target.artifact, target.version, sums)
-    return parts
+        write_sums(
+            target.artifact, target.version, {target.download_key: sha256} | {f"upstream/{target.key}/{part}": digest(path) for part, path in parts.items()}
+        )
+    return parts, sha256
 
 
 def _unpack(archive: Path, name: str, members: dict[str, str], scratch: Path) -> dict[str, Path]:
@@ -241,23 +306,9 @@ def _from_packages(context: Context, target: Target, source: Package, scratch: P
     return parts
 
 
-def _fetch(context: Context, url: str, target: Path, expected: str | None, progress: Progress) -> None:
+def _fetch(context: Context, url: str, target: Path, expected: Expected | None, progress: Progress) -> None:
     try:
         fetch(url, target, expected, progress, context.cancelled)
     except Unreachable as error:
-        _bury(context, url, error)
-
-
-def _server(url: str) -> str:
-    return urllib.parse.urlsplit(plain(url)).netloc
-
-
-def _alive(context: Context, url: str) -> None:
-    if reason := context.dead.get(_server(url)):
-        raise SourceUnavailable(reason)
-
-
-def _bury(context: Context, url: str, error: Unreachable) -> NoReturn:
-    """A server that does not answer is not asked again in this run: every artifact would wait for it."""
-    context.dead[_server(url)] = f"{_server(url)} did not answer before"
-    raise error
+        context.servers.bury(url, error)
+        raise

@@ -44,10 +44,15 @@ def default_store() -> Path:
     return Path(os.environ.get("ASHLAR_STORE") or "~/.cache/ashlar/store").expanduser()
 
 
-def digest(path: Path) -> str:
-    """The sha256 of a file as 64 hexadecimal digits."""
+def digest(path: Path, algorithm: str = "sha256") -> str:
+    """The checksum of a file in hexadecimal digits."""
     with path.open("rb") as stream:
-        return hashlib.file_digest(stream, "sha256").hexdigest()
+        return hashlib.file_digest(stream, algorithm).hexdigest()
+
+
+def algorithm_of(checksum: str) -> str:
+    """Which of the accepted algorithms a checksum is of, by its length."""
+    return {64: "sha256", 128: "sha512"}[len(checksum)]
 
 
 @dataclass(frozen=True, order=True)
@@ -62,13 +67,17 @@ class StoredFile:
 
 @dataclass(frozen=True)
 class Index:
-    """One artifact of one version and architecture, as the store remembers it."""
+    """One artifact of one version and architecture, as the store remembers it.
+
+    ``download``: the sha256 of what was downloaded from its publisher, which the files were taken out of; "" for other sources.
+    """
 
     name: str
     version: str
     architecture: str
     source: str
     files: tuple[StoredFile, ...] = field(default_factory=tuple)
+    download: str = ""
 
     @property
     def size(self) -> int:
@@ -76,6 +85,8 @@ class Index:
 
     def dump(self) -> str:
         data = asdict(self)
+        if not self.download:
+            del data["download"]
         data["files"] = [asdict(file) for file in sorted(self.files)]
         return json.dumps(data, indent=1) + "\n"
 
@@ -88,7 +99,7 @@ class Index:
         try:
             data: dict[str, Any] = json.loads(text)
             files = tuple(StoredFile(f["path"], f["sha256"], int(f["size"]), f["mode"]) for f in data["files"])
-            index = cls(data["name"], data["version"], data["architecture"], data["source"], files)
+            index = cls(data["name"], data["version"], data["architecture"], data["source"], files, str(data.get("download", "")))
         except (ValueError, KeyError, TypeError) as error:
             raise ArtifactError(f"{where}: not an index file of the store ({error!r}); remove it, then the artifact is obtained again") from error
         for file in index.files:
@@ -287,11 +298,12 @@ class Store:
         return sorted(removed), freed
 
 
-def checksum_message(what: str, expected: str, found: str) -> str:
-    """The sentence for bytes that are not what was recorded."""
+def checksum_message(what: str, expected: str, found: str, said_by: str = "") -> str:
+    """The sentence for bytes that are not what was recorded. ``said_by``: where the expected checksum stands."""
     return (
-        f"{what}: wrong checksum: expected sha256 {expected}, found {found}. "
-        "Nothing was installed. If the file was replaced on purpose, compare it with its publisher's checksum and record that; "
+        f"{what}: wrong checksum: expected {algorithm_of(expected)} {expected}, found {found}. "
+        + (f"The expected one is from {said_by}. " if said_by else "")
+        + "Nothing was installed. Compare it with what the publisher says today: correct the record if the file was replaced on purpose, "
         "else do not use this source."
     )
 

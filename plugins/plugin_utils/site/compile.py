@@ -154,6 +154,7 @@ def _site(raw: Mapping[str, Any], file: Path, networks: Networks | None) -> Site
         extras=as_tuple(raw.get("extras", ())),
         versions={str(name): str(version) for name, version in raw.get("versions", {}).items()},
         options=raw.get("options", {}),
+        checksums=str(raw.get("checksums", "published")),
     )
 
 
@@ -216,6 +217,7 @@ def _site_variables(site: Site, networks: Networks) -> dict[str, Any]:
         "site_release": site.release,
         "site_directory": str(site.directory),
         "site_credentials": str(site.directory / "credentials"),
+        "site_checksums": site.checksums,
         "site_networks": {
             "pods": str(networks.pods),
             "services": str(networks.services),

@@ -160,6 +160,7 @@ class Site:
     extras: tuple[str, ...] = ()
     versions: Mapping[str, str] = field(default_factory=dict)
     options: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
+    checksums: str = "published"
 
 
 @dataclass(frozen=True, slots=True)

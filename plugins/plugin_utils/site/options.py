@@ -20,6 +20,7 @@ PLAN_VARIABLES = (
     "site_release",
     "site_directory",
     "site_credentials",
+    "site_checksums",
     "site_networks",
     "site_nodes",
     "site_components",

@@ -13,6 +13,7 @@ from pathlib import Path
 import pytest
 import yaml
 from ansible_collections.ashlar.stack.plugins.plugin_utils.artifacts import download
+from ansible_collections.ashlar.stack.plugins.plugin_utils.artifacts import web as web_module
 from ansible_collections.ashlar.stack.plugins.plugin_utils.artifacts.catalogue import Catalogue
 from ansible_collections.ashlar.stack.plugins.plugin_utils.artifacts.obtain import Obtainer, Options
 from ansible_collections.ashlar.stack.plugins.plugin_utils.artifacts.store import Store
@@ -21,6 +22,7 @@ from ansible_collections.ashlar.stack.plugins.plugin_utils.artifacts.store impor
 @dataclass
 class Web:
     """A server on 127.0.0.1: ``files`` by path. ``cut`` ends answers after so many bytes, once for each entry; ``errors`` are answered first.
+    Where ``hosts`` is set, it is many servers: files and redirects (to whole URLs) are found by host and path.
 
     ``meeting``, where there is one, holds every answer back until so many are asked for at the same time.
     """
@@ -29,6 +31,8 @@ class Web:
     files: dict[str, bytes] = field(default_factory=dict)
     cut: list[int] = field(default_factory=list)
     errors: list[int] = field(default_factory=list)
+    redirects: dict[str, str] = field(default_factory=dict)
+    hosts: bool = False
     ranges: bool = True
     seconds_a_chunk: float = 0.0
     meeting: threading.Barrier | None = None
@@ -50,12 +54,15 @@ def handler(web: Web) -> type[BaseHTTPRequestHandler]:
             self.close_connection = True
             if web.meeting:
                 web.meeting.wait(20)
+            place = self.headers["Host"].partition(":")[0] + self.path if web.hosts else self.path
             if web.errors:
                 self.answer(web.errors.pop(0), b"")
-            elif self.path not in web.files:
+            elif place in web.redirects:
+                self.answer(302, b"", {"Location": web.redirects[place]})
+            elif place not in web.files:
                 self.answer(404, b"")
             else:
-                data = web.files[self.path]
+                data = web.files[place]
                 begin = int(asked.removeprefix("bytes=").rstrip("-")) if asked and web.ranges else 0
                 if begin >= len(data) and begin:
                     self.answer(416, b"", {"Content-Range": f"bytes */{len(data)}"})
@@ -98,7 +105,8 @@ def web() -> Iterator[Web]:
 
 @pytest.fixture(autouse=True)
 def impatient(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(download, "sleep", lambda seconds: None)
+    for module in (download, web_module):
+        monkeypatch.setattr(module, "sleep", lambda seconds: None)
 
 
 @pytest.fixture
@@ -141,3 +149,6 @@ def sha(data: bytes) -> str:
 def visible(store: Store) -> list[str]:
     """Everything a reader of the store would find."""
     return sorted(path.name for folder in ("sha256", "index") for path in (store.root / folder).rglob("*") if path.is_file())
+
+
+from .internet import internet, keys  # noqa: E402, F401 - fixtures for all, which need what is above

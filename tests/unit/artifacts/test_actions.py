@@ -15,6 +15,7 @@ from ansible_collections.ashlar.stack.plugins.action.store import ARGUMENTS, wan
 from ansible_collections.ashlar.stack.plugins.plugin_utils.artifacts.errors import ArtifactError
 
 from .conftest import Shelf, Web, sha
+from .internet import Internet
 from .test_obtain import BYTES, upstream
 
 ROOT = Path(__file__).parents[3]
@@ -31,7 +32,7 @@ def play(shelf: Shelf, task: dict[str, Any], *arguments: str) -> tuple[int, dict
         capture_output=True,
         text=True,
         check=False,
-        timeout=60,
+        timeout=600,
     )
     text = done.stdout
     assert "{" in text, done.stdout + done.stderr
@@ -94,3 +95,20 @@ def test_the_documented_options_are_those_that_are_taken(name: str) -> None:
         for key in ("type", "elements", "choices", "default"):
             assert documented[option].get(key) == spec.get(key), (option, key)
         assert documented[option].get("required", False) == spec.get("required", False)
+
+
+def test_the_site_says_which_checksums_it_accepts_and_has_the_lock_file(shelf: Shelf, internet: Internet) -> None:
+    site = shelf.directory.parent / "site"
+    site.mkdir()
+    internet.publish({"github.com/x/tool-1.0.0": BYTES, "github.com/x/SUMS": f"{sha(BYTES)}  tool-1.0.0\n".encode()})
+    shelf.put("tool", [{"kind": "upstream", "url": "https://github.com/x/tool-{version}", "members": {"tool": ""}, "checksums": "SUMS"}])
+    task = {"ashlar.stack.store": {"artifacts": {"tool": "1.0.0"}, "catalogues": [str(shelf.directory)], "architectures": ["amd64"]}}
+    variables = ("-e", json.dumps({"site_directory": str(site), "site_checksums": "pinned"}))
+    code, result, _ = play(shelf, task, *variables)
+    assert code != 0 and "the site's `checksums: pinned` accepts no other" in result["msg"] and not list(site.iterdir())
+    variables = ("-e", json.dumps({"site_directory": str(site), "site_checksums": "published"}))
+    code, result, _ = play(shelf, task, *variables)
+    assert (code, result["changed"], result["locked"]) == (0, True, ["https://github.com/x/tool-1.0.0"])
+    assert [path.name for path in site.iterdir()] == ["artifacts.lock.txt"]
+    code, result, _ = play(shelf, task, *variables)
+    assert (code, result["changed"], result["locked"]) == (0, False, [])

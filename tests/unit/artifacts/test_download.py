@@ -6,7 +6,7 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
-from ansible_collections.ashlar.stack.plugins.plugin_utils.artifacts.download import fetch, plain, read
+from ansible_collections.ashlar.stack.plugins.plugin_utils.artifacts.download import fetch, read
 from ansible_collections.ashlar.stack.plugins.plugin_utils.artifacts.errors import (
     ArtifactError,
     Cancelled,
@@ -15,10 +15,13 @@ from ansible_collections.ashlar.stack.plugins.plugin_utils.artifacts.errors impo
     Unreachable,
 )
 from ansible_collections.ashlar.stack.plugins.plugin_utils.artifacts.progress import Progress
+from ansible_collections.ashlar.stack.plugins.plugin_utils.artifacts.trust import Expected
+from ansible_collections.ashlar.stack.plugins.plugin_utils.artifacts.web import plain
 
 from .conftest import Web, sha
 
 DATA = bytes(range(256)) * 2000
+RIGHT = Expected(sha(DATA), "a test")
 
 
 @pytest.fixture
@@ -33,7 +36,7 @@ def target(tmp_path: Path) -> Path:
 
 def test_a_cut_connection_is_resumed_where_it_ended(web: Web, target: Path, progress: Progress) -> None:
     web.files["/x"], web.cut = DATA, [100_000, 50_000]
-    fetch(web.url("/x"), target, sha(DATA), progress)
+    fetch(web.url("/x"), target, RIGHT, progress)
     assert target.read_bytes() == DATA
     assert [asked for _, asked in web.requests] == ["", "bytes=100000-", "bytes=150000-"]
 
@@ -41,41 +44,41 @@ def test_a_cut_connection_is_resumed_where_it_ended(web: Web, target: Path, prog
 def test_the_beginning_of_an_earlier_run_is_used(web: Web, target: Path, progress: Progress) -> None:
     web.files["/x"] = DATA
     target.write_bytes(DATA[:1234])
-    fetch(web.url("/x"), target, sha(DATA), progress)
+    fetch(web.url("/x"), target, RIGHT, progress)
     assert target.read_bytes() == DATA and web.requests == [("/x", "bytes=1234-")]
 
 
 def test_a_whole_file_of_an_earlier_run_is_not_fetched_again(web: Web, target: Path, progress: Progress) -> None:
     web.files["/x"] = DATA
     target.write_bytes(DATA)
-    fetch(web.url("/x"), target, sha(DATA), progress)
+    fetch(web.url("/x"), target, RIGHT, progress)
     assert target.read_bytes() == DATA
 
 
 def test_a_server_without_ranges_is_asked_from_the_start(web: Web, target: Path, progress: Progress) -> None:
     web.files["/x"], web.ranges = DATA, False
     target.write_bytes(DATA[:1234])
-    fetch(web.url("/x"), target, sha(DATA), progress)
+    fetch(web.url("/x"), target, RIGHT, progress)
     assert target.read_bytes() == DATA
 
 
 def test_the_beginning_of_another_file_is_thrown_away(web: Web, target: Path, progress: Progress) -> None:
     web.files["/x"] = DATA
     target.write_bytes(b"something else")
-    fetch(web.url("/x"), target, sha(DATA), progress)
+    fetch(web.url("/x"), target, RIGHT, progress)
     assert target.read_bytes() == DATA
 
 
 def test_a_wrong_checksum_stops_and_leaves_nothing(web: Web, target: Path, progress: Progress) -> None:
     web.files["/x"] = b"evil"
     with pytest.raises(ChecksumMismatch, match=f"expected sha256 {sha(DATA)}, found {sha(b'evil')}"):
-        fetch(web.url("/x"), target, sha(DATA), progress)
+        fetch(web.url("/x"), target, RIGHT, progress)
     assert not target.exists() and len(web.requests) == 1
 
 
 def test_a_server_that_stumbles_is_asked_again(web: Web, target: Path, progress: Progress) -> None:
     web.files["/x"], web.errors = DATA, [503, 500]
-    fetch(web.url("/x"), target, sha(DATA), progress)
+    fetch(web.url("/x"), target, RIGHT, progress)
     assert target.read_bytes() == DATA and len(web.requests) == 3
 
 
@@ -88,7 +91,7 @@ def test_what_is_not_there_is_asked_for_once(web: Web, target: Path, progress: P
 def test_a_server_that_keeps_cutting_is_given_up_and_the_beginning_kept(web: Web, target: Path, progress: Progress) -> None:
     web.files["/x"], web.cut = DATA, [10, 10, 10, 10]
     with pytest.raises(Unreachable, match="the connection ended after 40 B"):
-        fetch(web.url("/x"), target, sha(DATA), progress)
+        fetch(web.url("/x"), target, RIGHT, progress)
     assert target.read_bytes() == DATA[:40]
 
 

@@ -72,6 +72,7 @@ def test_variables_of_all_hosts(planned: Planned, tmp_path: Path) -> None:
     assert variables["site_release"] == "2026.11"
     assert variables["site_directory"] == str(tmp_path / "site")
     assert variables["site_credentials"] == str(tmp_path / "site" / "credentials")
+    assert variables["site_checksums"] == "published"
     assert variables["site_networks"] == {"pods": "10.244.0.0/16", "services": "10.96.0.0/16", "services_first": "10.96.0.1", "admin": ["0.0.0.0/0"]}
     assert variables["site_nodes"]["node1"] == {"address": "192.0.2.11", "classes": ["control", "worker"], "zone": "", "labels": {}}
     assert variables["site_nodes"]["node3"] == {"address": "192.0.2.13", "classes": ["control", "worker"], "zone": "b", "labels": {"disk": "ssd"}}
@@ -164,13 +165,15 @@ def test_an_option_may_be_a_template(planned: Planned) -> None:
 
 def test_a_site_overrides_slots_networks_and_versions(planned: Planned) -> None:
     networks = {"pods": "172.16.0.0/16", "services": "172.20.0.0/20", "admin": ["203.0.113.0/24", "198.51.100.7/32"]}
-    inventory = planned(site={"slots": {"overlay": "othernet", "monitoring": []}, "networks": networks, "versions": {"etcd": "3.6.8"}})
+    site = {"slots": {"overlay": "othernet", "monitoring": []}, "networks": networks, "versions": {"etcd": "3.6.8"}, "checksums": "pinned"}
+    inventory = planned(site=site)
     variables = shared(inventory)
     assert members(inventory, "othernet") == ALL
     assert members(inventory, "flannel") == []
     assert members(inventory, "metrics_server") == []
     assert variables["site_networks"] == {**networks, "services_first": "172.20.0.1"}
     assert variables["artifact_versions"]["etcd"] == "3.6.8"
+    assert variables["site_checksums"] == "pinned"
 
 
 def test_a_stack_with_one_component_is_a_site(planned: Planned) -> None:
