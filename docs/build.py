@@ -108,7 +108,7 @@ def read_roles(root: Path) -> dict[str, Role]:
             continue
         if manifest and manifest.get("layer") not in LAYERS:
             raise DocsError(f"{manifest_file}: layer is {manifest.get('layer')!r}; allowed are {', '.join(LAYERS)}.")
-        objects = tuple(sorted(path.name for path in (folder / "objects").glob("*.yml*")))
+        objects = tuple(str(path.relative_to(folder)) for name in ("objects", "workloads") for path in sorted((folder / name).glob("*.yml*")))
         roles[folder.name] = Role(folder.name, specs, manifest, objects)
     return roles
 
@@ -387,7 +387,7 @@ def role_page(role: Role, known: Sequence[str]) -> str:
             ("Conflicts with", codes(manifest.get("conflicts"))),
             ("Installs", codes(manifest.get("artifacts"))),
             ("Trusts the authorities", codes(manifest.get("authorities"))),
-            ("Objects of Kubernetes", ", ".join(f"[{code(name)}](objects/{name})" for name in role.objects)),
+            ("Objects of Kubernetes", ", ".join(f"[{code(name.rpartition('/')[2])}]({name})" for name in role.objects)),
         ]
         lines += [f"- {label}: {text}" for label, text in facts if text] + [""]
         if manifest.get("ports"):

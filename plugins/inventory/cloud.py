@@ -11,7 +11,7 @@ version_added: "1.0.0"
 author: Ashlar contributors (@ashlar)
 description:
   - Asks the provider's own API for its running instances, where there is no state of Terraform's to read, and yields a host for each, with
-    C(node_address), C(node_classes), C(node_zone), C(node_labels) and how SSH gets there, the same as P(ashlar.stack.terraform#inventory) does.
+    C(node_address), C(node_classes), C(node_zone), C(node_region), C(node_labels) and how SSH gets there, the same as P(ashlar.stack.terraform#inventory) does.
   - What a machine is for stands in its tags (AWS), labels (GCE) or metadata (OpenStack), all called tags here. Every root under C(terraform/) sets
     C(ashlar_site), C(ashlar_pool) and C(ashlar_classes). The value of the latter is node classes separated by an underscore, C(control_worker),
     which is valid in all three clouds; anything but letters separates.

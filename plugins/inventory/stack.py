@@ -134,7 +134,7 @@ STRAY = re.compile(
 )
 MACHINES = "site_machines"
 ROOT = Path(__file__).resolve().parents[2]
-NODE_VARIABLES = ("node_address", "node_classes", "node_zone", "node_labels", "ansible_host", "ansible_port")
+NODE_VARIABLES = ("node_address", "node_classes", "node_zone", "node_region", "node_labels", "ansible_host", "ansible_port")
 
 
 class InventoryModule(BaseInventoryPlugin):

@@ -10,7 +10,7 @@ short_description: Lists the machines of Terraform's and OpenTofu's states
 version_added: "1.0.0"
 author: Ashlar contributors (@ashlar)
 description:
-  - Reads machines from roots, state files and backends, and yields a host for each, with C(node_address), C(node_classes), C(node_zone),
+  - Reads machines from roots, state files and backends, and yields a host for each, with C(node_address), C(node_classes), C(node_zone), C(node_region),
     C(node_labels) and how SSH gets there, as the stack plugin and the roles want it. Nothing is copied by hand.
   - A state says its machines in an output C(nodes), which is checked against C(schemas/machines.json). Every root under C(terraform/) has one.
   - >-

@@ -168,6 +168,7 @@ module "contract" {
     user       = module.login.user
     port       = 22
     zone       = module.nodes.zones[name]
+    region     = var.region
     labels     = node.labels
     volumes = [for volume in node.volumes : {
       name     = volume.name

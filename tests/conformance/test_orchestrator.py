@@ -6,6 +6,7 @@ from __future__ import annotations
 import datetime
 import time
 import urllib.request
+from collections import Counter
 from collections.abc import Iterator
 
 import pytest
@@ -161,6 +162,21 @@ def test_pods_reach_the_api_by_its_service(workload: Workload, plan: Plan) -> No
         assert code == 0, f"from the pod on {name}: {out}"
 
 
+def test_nodes_have_roles_topology_and_the_labels_of_the_site(cluster: Cluster, plan: Plan) -> None:
+    """And those that are no workers repel applications."""
+    roles = {"control": "control-plane", "worker": "worker", "edge": "edge", "storage": "storage"}
+    for node in cluster.items("/api/v1/nodes"):
+        name, labels = node["metadata"]["name"], node["metadata"]["labels"]
+        site = plan.shared["site_nodes"][name]
+        wanted = {roles[one] for one in site["classes"]}
+        assert {label.partition("/")[2] for label in labels if label.startswith("node-role.kubernetes.io/")} == wanted, name
+        assert labels.get("topology.kubernetes.io/zone", "") == site["zone"], name
+        assert labels.get("topology.kubernetes.io/region", "") == site["region"], name
+        assert site["labels"].items() <= labels.items(), name
+        taints = {taint["key"] for taint in node["spec"].get("taints") or [] if taint["effect"] == "NoSchedule"}
+        assert taints == (set() if "worker" in site["classes"] else {f"node-role.kubernetes.io/{role}" for role in wanted}), name
+
+
 @pytest.mark.needs("sample")
 def test_the_sample_answers_through_every_node(plan: Plan, every: list[Node]) -> None:
     opener = urllib.request.build_opener(urllib.request.ProxyHandler({}))
@@ -168,3 +184,18 @@ def test_the_sample_answers_through_every_node(plan: Plan, every: list[Node]) ->
         url = f"http://{node.address}:{plan.option('sample', 'sample_node_port')}/"
         with opener.open(url, timeout=5) as answer:
             assert plan.site in answer.read().decode(), url
+
+
+@pytest.mark.needs("sample")
+def test_the_sample_is_spread_and_keeps_all_but_one_replica_in_a_drain(cluster: Cluster, plan: Plan) -> None:
+    replicas = plan.option("sample", "sample_replicas")
+    workers = [name for name in plan.on("kubernetes_node") if "worker" in plan.shared["site_nodes"][name]["classes"]]
+
+    def places() -> Counter[str]:
+        pods = cluster.pods("sample", "app=hello")
+        return Counter(pod["spec"]["nodeName"] for pod in pods if condition(pod, "Ready") == "True")
+
+    found = until("all replicas are ready", lambda: count if sum((count := places()).values()) == replicas else None)
+    assert max(found.values()) - min(found.get(name, 0) for name in workers) <= 1, found
+    budget = cluster.get("/apis/policy/v1/namespaces/sample/poddisruptionbudgets/hello")["status"]
+    assert (budget["currentHealthy"], budget["desiredHealthy"]) == (replicas, replicas - 1)

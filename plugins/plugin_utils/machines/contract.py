@@ -17,7 +17,8 @@ from ansible_collections.ashlar.stack.plugins.plugin_utils.site.models import NO
 from ansible_collections.ashlar.stack.plugins.plugin_utils.site.reading import did_you_mean, listed, quoted
 
 FIELDS = (
-    "id", "classes", "private_ip", "public_ip", "user", "port", "zone", "labels", "volumes", "bastion", "ssh_host_keys", "load_balancers", "management"
+    "id", "classes", "private_ip", "public_ip", "user", "port", "zone", "region", "labels", "volumes", "bastion", "ssh_host_keys",
+    "load_balancers", "management",
 )  # fmt: skip
 REQUIRED = ("classes", "private_ip", "user")
 PROTOCOLS = ("redfish", "ipmi")
@@ -67,6 +68,7 @@ class Machine:
     public_ip: str | None = None
     port: int | None = None
     zone: str | None = None
+    region: str | None = None
     labels: Mapping[str, str] = field(default_factory=dict)
     volumes: tuple[Volume, ...] = ()
     bastion: Bastion | None = None
@@ -130,7 +132,8 @@ class _Check:
             id=self.optional_text("id", raw.get("id")),
             public_ip=None if raw.get("public_ip") is None else self.address("public_ip", raw["public_ip"]),
             port=self.port(("port",), raw.get("port")),
-            zone=self.zone(raw.get("zone")),
+            zone=self.place("zone", raw.get("zone")),
+            region=self.place("region", raw.get("region")),
             labels=self.labels(raw.get("labels")),
             volumes=self.volumes(raw.get("volumes")),
             bastion=self.bastion(raw.get("bastion")),
@@ -180,9 +183,9 @@ class _Check:
             return None
         return number
 
-    def zone(self, raw: Any) -> str | None:
+    def place(self, field: str, raw: Any) -> str | None:
         if raw is not None and (not isinstance(raw, str) or not _ZONE.fullmatch(raw)):
-            self.wrong(("zone",), raw, "at most 63 letters, digits, '-', '_' and '.', starting and ending with a letter or digit")
+            self.wrong((field,), raw, "at most 63 letters, digits, '-', '_' and '.', starting and ending with a letter or digit")
             return None
         return raw
 

@@ -124,6 +124,7 @@ def _facts(machine: Machine) -> dict[str, Any]:
     facts: dict[str, Any] = {"node_address": machine.private_ip, "node_classes": list(machine.classes)}
     for name, value in (
         ("node_zone", machine.zone),
+        ("node_region", machine.region),
         ("node_labels", dict(machine.labels)),
         ("node_id", machine.id),
         ("node_volumes", [{"name": volume.name, "size_gib": volume.size_gib, "device": volume.device} for volume in machine.volumes]),

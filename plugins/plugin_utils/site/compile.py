@@ -180,7 +180,14 @@ def _plan(
     variables |= _site_variables(site, networks)
     variables |= {
         "site_nodes": {
-            node.name: {"address": str(node.address), "classes": list(node.classes), "zone": node.zone, "labels": dict(node.labels)} for node in nodes
+            node.name: {
+                "address": str(node.address),
+                "classes": list(node.classes),
+                "zone": node.zone,
+                "region": node.region,
+                "labels": dict(node.labels),
+            }
+            for node in nodes
         },
         "site_components": chosen,
         "site_ports": _ports([catalogue.manifests[name] for name in chosen]),

@@ -131,6 +131,7 @@ class Node:
     address: IPv4Address
     classes: tuple[str, ...]
     zone: str
+    region: str
     labels: Mapping[str, str]
     ssh_port: int
     file: str

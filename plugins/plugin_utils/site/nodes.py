@@ -58,12 +58,12 @@ def parse_nodes(raw: Iterable[RawNode], groups: Collection[str] = ()) -> tuple[l
         found = list(_name(host, groups))
         address = _address(host, found)
         classes = _classes(host, found)
-        zone = _zone(host, found)
+        zone, region = (_place(host, f"node_{name}", found) for name in ("zone", "region"))
         labels = _labels(host, found)
         port = _ssh_port(host, found)
         problems += found
         if not found and address is not None:
-            nodes.append(Node(host.name, address, classes, zone, labels, port, host.file))
+            nodes.append(Node(host.name, address, classes, zone, region, labels, port, host.file))
     problems += _twice(nodes)
     return nodes, problems
 
@@ -145,13 +145,13 @@ def _classes(host: RawNode, problems: list[Problem]) -> tuple[str, ...]:
     return tuple(str(name) for name in value)
 
 
-def _zone(host: RawNode, problems: list[Problem]) -> str:
-    value = host.variables.get("node_zone")
+def _place(host: RawNode, variable: str, problems: list[Problem]) -> str:
+    value = host.variables.get(variable)
     if value is None or value == "":
         return ""
     if not isinstance(value, str) or not _LABEL_VALUE.fullmatch(value):
         text = f"is {quoted(value)}. Allowed: {_VALUE_WORDS}; in quotation marks if it is a number."
-        problems.append(Problem(host.file, ("hosts", host.name, "node_zone"), text))
+        problems.append(Problem(host.file, ("hosts", host.name, variable), text))
         return ""
     return str(value)
 

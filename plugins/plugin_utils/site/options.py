@@ -40,7 +40,7 @@ PLAN_VARIABLES = (
 )
 """What the inventory plugin computes. A file that sets one of these would silently win over the plan."""
 
-_NODE_VARIABLES = ("node_address", "node_classes", "node_zone", "node_labels")
+_NODE_VARIABLES = ("node_address", "node_classes", "node_zone", "node_region", "node_labels")
 _KINDS = {"str": "a text", "int": "a whole number", "float": "a number", "bool": "true or false", "list": "a list", "dict": "a mapping", "path": "a path"}
 
 

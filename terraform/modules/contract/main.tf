@@ -2,7 +2,7 @@
 
 locals {
   attributes = {
-    node       = ["id", "classes", "private_ip", "public_ip", "user", "port", "zone", "labels", "volumes", "bastion", "ssh_host_keys", "load_balancers", "management"]
+    node       = ["id", "classes", "private_ip", "public_ip", "user", "port", "zone", "region", "labels", "volumes", "bastion", "ssh_host_keys", "load_balancers", "management"]
     volume     = ["name", "size_gib", "device"]
     bastion    = ["host", "user", "port"]
     management = ["protocol", "address"]
@@ -26,6 +26,7 @@ locals {
     user           = try(node.user, null)
     port           = try(node.port, null)
     zone           = try(node.zone, null)
+    region         = try(node.region, null)
     labels         = try(node.labels, null)
     volumes        = try(node.volumes, null)
     bastion        = try(node.bastion, null)
@@ -61,6 +62,9 @@ locals {
       )
       zone = local.json[name].zone == "null" || (startswith(local.json[name].zone, "\"") && can(regex(local.pattern.zone, node.zone))) ? null : (
         "is ${local.json[name].zone}. Allowed: at most 63 letters, digits, dots, hyphens and underscores, the first and last a letter or a digit, or null"
+      )
+      region = local.json[name].region == "null" || (startswith(local.json[name].region, "\"") && can(regex(local.pattern.zone, node.region))) ? null : (
+        "is ${local.json[name].region}. Allowed: at most 63 letters, digits, dots, hyphens and underscores, the first and last a letter or a digit, or null"
       )
       labels = local.json[name].labels == "null" || (startswith(local.json[name].labels, "{") && try(
         alltrue([for value in values(node.labels) : startswith(jsonencode(value), "\"") && length(value) <= 63]), false
@@ -102,6 +106,7 @@ locals {
     user       = node.user
     port       = try(tonumber(node.port), null)
     zone       = node.zone
+    region     = node.region
     labels     = try(tomap(node.labels), null)
     volumes = try([for volume in node.volumes : {
       name     = tostring(volume.name)

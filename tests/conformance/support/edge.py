@@ -11,7 +11,7 @@ from typing import Any
 
 from .catalogue import Catalogue
 from .cluster import Object, Workload, condition
-from .load import Connection, Load
+from .load import Connection, Load, loaded
 from .nodes import Node
 from .plan import Plan
 from .waiting import until
@@ -107,19 +107,9 @@ def scale(workload: Workload, name: str, count: int) -> list[Object]:
 def steady(edge: Node, host: str, work: Callable[[], None], rate: int = 200) -> Load:
     """What a load has met while something was done, and one second before and after."""
 
-    async def run() -> Load:
-        load, done = Load(443, host, rate, address=edge.address), asyncio.Event()
-        task = asyncio.create_task(load.run(300, done))
-        await asyncio.sleep(1)
-        try:
-            await asyncio.get_running_loop().run_in_executor(None, work)
-            await asyncio.sleep(1)
-        finally:
-            done.set()
-            await task
-        return load
-
-    return asyncio.run(run())
+    load = Load(443, host, rate, address=edge.address)
+    asyncio.run(loaded([load], work))
+    return load
 
 
 def straight(edge: Node, address: str, port: int = 8080, rate: int = 200, seconds: int = 5) -> str:

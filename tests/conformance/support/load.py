@@ -7,8 +7,11 @@ import asyncio
 import json
 import ssl
 import time
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, TypeVar
+
+T = TypeVar("T")
 
 # Which certificate is shown is proved by tests of its own.
 UNPROVED = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
@@ -122,3 +125,17 @@ class Load:
     def text(self) -> str:
         figures = f"{len(self.latencies)} answers, p50 {self.percentile(0.5):.1f} ms, p99 {self.percentile(0.99):.1f} ms"
         return f"{figures}, {len(self.failures)} failed" + (f": {json.dumps(self.failures[:5])}" if self.failures else "")
+
+
+async def loaded(loads: Sequence[Load], work: Callable[[], T], seconds: float = 300) -> T:
+    """What `work` gives, which is done under these loads; they begin a second before it and end a second after."""
+    done = asyncio.Event()
+    tasks = [asyncio.create_task(load.run(seconds, done)) for load in loads]
+    await asyncio.sleep(1)
+    try:
+        result = await asyncio.get_running_loop().run_in_executor(None, work)
+        await asyncio.sleep(1)
+    finally:
+        done.set()
+        await asyncio.gather(*tasks)
+    return result

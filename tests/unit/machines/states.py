@@ -33,6 +33,7 @@ def machine(number: int = 1, **changes: Any) -> dict[str, Any]:
         "user": "admin",
         "port": 22,
         "zone": "eu-1a",
+        "region": "eu-1",
         "labels": {"disk": "ssd"},
         "volumes": [{"name": "data", "size_gib": 100, "device": "/dev/disk/by-id/data"}],
         "ssh_host_keys": ["ssh-ed25519 AAAAC3NzaC1lZDI1NTE5AAAAIJ"],

@@ -71,9 +71,9 @@ def test_all_that_is_wrong_is_said_with_its_place() -> None:
     assert {".".join(str(part) for part in problem.path): problem.text for problem in problems} == {
         "a.classes.0": 'is "wroker". Allowed: control, worker, edge or storage (Did you mean "worker"?).',
         "a.private_ip": 'is "10.0.0.300". Allowed: an IPv4 address without a prefix length, for example 10.0.0.11.',
-        "b": 'is "x". Allowed: a mapping of id, classes, private_ip, public_ip, user, port, zone, labels, volumes, bastion, ssh_host_keys, '
+        "b": 'is "x". Allowed: a mapping of id, classes, private_ip, public_ip, user, port, zone, region, labels, volumes, bastion, ssh_host_keys, '
         "load_balancers and management.",
-        "c.flavor": "is an unknown field. Allowed: id, classes, private_ip, public_ip, user, port, zone, labels, volumes, bastion, ssh_host_keys, "
+        "c.flavor": "is an unknown field. Allowed: id, classes, private_ip, public_ip, user, port, zone, region, labels, volumes, bastion, ssh_host_keys, "
         "load_balancers and management.",
         "c.labels.n": "is 1. Allowed: a text of at most 63 characters; numbers and true/false in quotation marks.",
     }

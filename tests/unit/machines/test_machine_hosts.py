@@ -33,6 +33,7 @@ def test_every_field_becomes_its_variable() -> None:
         "node_address": "10.0.0.2",
         "node_classes": ["worker"],
         "node_zone": "eu-1a",
+        "node_region": "eu-1",
         "node_labels": {"disk": "ssd"},
         "node_id": "i-0001",
         "node_volumes": [{"name": "data", "size_gib": 100, "device": "/dev/disk/by-id/data"}],

@@ -74,8 +74,8 @@ def test_variables_of_all_hosts(planned: Planned, tmp_path: Path) -> None:
     assert variables["site_credentials"] == str(tmp_path / "site" / "credentials")
     assert variables["site_checksums"] == "published"
     assert variables["site_networks"] == {"pods": "10.244.0.0/16", "services": "10.96.0.0/16", "services_first": "10.96.0.1", "admin": ["0.0.0.0/0"]}
-    assert variables["site_nodes"]["node1"] == {"address": "192.0.2.11", "classes": ["control", "worker"], "zone": "", "labels": {}}
-    assert variables["site_nodes"]["node3"] == {"address": "192.0.2.13", "classes": ["control", "worker"], "zone": "b", "labels": {"disk": "ssd"}}
+    assert variables["site_nodes"]["node1"] == {"address": "192.0.2.11", "classes": ["control", "worker"], "zone": "", "region": "", "labels": {}}
+    assert variables["site_nodes"]["node3"] == {"address": "192.0.2.13", "classes": ["control", "worker"], "zone": "b", "region": "", "labels": {"disk": "ssd"}}
     assert variables["site_components"][:3] == ["base", "containerd", "etcd"]
     assert variables["artifact_versions"]["kubernetes"] == "1.36.3"
     assert set(variables["artifact_versions"]) == {"containerd", "coredns", "etcd", "flannel", "haproxy", "kubernetes"}
@@ -218,9 +218,9 @@ all:
         files={"group_vars/all.yml": 'node_address: "{{ ansible_host }}"\n', "host_vars/node3.yml": "node_address: 192.0.2.13\nnode_labels: {disk: ssd}\n"},
     )
     nodes = shared(inventory)["site_nodes"]
-    assert nodes["node1"] == {"address": "192.0.2.11", "classes": ["control"], "zone": "", "labels": {}}
-    assert nodes["node2"] == {"address": "192.0.2.12", "classes": ["worker"], "zone": "r1", "labels": {}}
-    assert nodes["node3"] == {"address": "192.0.2.13", "classes": ["worker"], "zone": "", "labels": {"disk": "ssd"}}
+    assert nodes["node1"] == {"address": "192.0.2.11", "classes": ["control"], "zone": "", "region": "", "labels": {}}
+    assert nodes["node2"] == {"address": "192.0.2.12", "classes": ["worker"], "zone": "r1", "region": "", "labels": {}}
+    assert nodes["node3"] == {"address": "192.0.2.13", "classes": ["worker"], "zone": "", "region": "", "labels": {"disk": "ssd"}}
 
 
 def test_the_default_credentials_of_a_run_are_accepted(planned: Planned) -> None:

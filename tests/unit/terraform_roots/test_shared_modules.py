@@ -388,7 +388,17 @@ VOLUME = {"name": "data", "size_gib": 10, "device": "/dev/sdb"}
 RIGHT: dict[str, dict[str, Any]] = {
     "least": machine(),
     "nulls": machine(
-        id=None, public_ip=None, port=None, zone=None, labels=None, volumes=None, bastion=None, ssh_host_keys=None, load_balancers=None, management=None
+        id=None,
+        public_ip=None,
+        port=None,
+        zone=None,
+        region=None,
+        labels=None,
+        volumes=None,
+        bastion=None,
+        ssh_host_keys=None,
+        load_balancers=None,
+        management=None,
     ),
     "most": machine(
         id="i-1",
@@ -397,6 +407,7 @@ RIGHT: dict[str, dict[str, Any]] = {
         user="_a-1",
         port=2222,
         zone="eu-1a",
+        region="eu-1",
         labels={"a": "b", "example.com/c": ""},
         volumes=[VOLUME, VOLUME | {"name": "b"}],
         bastion=BASTION | {"port": 23},
@@ -428,6 +439,7 @@ WRONG: dict[str, tuple[dict[str, Any], str]] = {
     "w18": (machine(port="22"), 'port is "22"'),
     "w19": (machine(zone=""), 'zone is ""'),
     "w20": (machine(zone="a b"), 'zone is "a b"'),
+    "w20 region": (machine(region="a b"), 'region is "a b"'),
     "w21": (machine(labels={"a": "x" * 64}), "labels is"),
     "w22": (machine(labels={"a": 1}), 'labels is {"a":1}'),
     "w23": (machine(labels=["a"]), 'labels is ["a"]'),

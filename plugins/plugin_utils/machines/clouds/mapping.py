@@ -131,6 +131,7 @@ def _machine(name: str, instance: Instance, sources: Sources, classes: Sequence[
         "public_ip": instance.public_ip,
         "user": instance.tags.get(sources.users) or sources.user,
         "zone": instance.tags.get(sources.zones) or instance.zone or None,
+        "region": instance.region or None,
         "labels": _labels(instance.tags, sources.labels),
         "volumes": [volume_of(disk, name, sources.volumes) for disk in instance.disks],
         "load_balancers": dict(sources.load_balancers),
