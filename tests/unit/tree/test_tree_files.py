@@ -412,12 +412,6 @@ def test_plain_sentences_are_left_alone(text: str):
     assert masked(text) == text
 
 
-def test_modes_are_what_the_tree_says_whatever_the_umask(host: FakeHost, hardened: str):
-    host.lay({"/usr/local/libexec/ashlar/run": "#!/bin/sh", "/etc/app/deep/app.conf": "x"}, executable=["/usr/local/libexec/ashlar/run"])
-    assert {host.mode(path) for path in ("/usr/local/libexec/ashlar", "/etc/app", "/etc/app/deep", "/var/lib/ashlar")} == {0o755}
-    assert (host.mode("/usr/local/libexec/ashlar/run"), host.mode("/etc/app/deep/app.conf")) == (0o755, 0o644)
-
-
 @pytest.mark.usefixtures("hardened")
 def test_modes_are_what_the_tree_says_whatever_the_umask(host: FakeHost):
     host.lay(SPEC, {"/usr/local/libexec/ashlar/run": Source("/usr/local/libexec/ashlar/run", b"#!/bin/sh", True), "/etc/app/deep/app.conf": "x"})
