@@ -405,6 +405,9 @@ def role_page(role: Role, known: Sequence[str]) -> str:
                 for check in manifest["health"]
             ]
             lines += ["## Health", "", *table(["what is true when it is well", "asked", "when it is not"], rows)]
+        if manifest.get("failures"):
+            rows = [[code(failure["log"]), str(failure["cause"]), str(failure["remedy"])] for failure in manifest["failures"]]
+            lines += ["## Known failures", "", *table(["in its log", "cause", "what to do"], rows)]
     if role.options:
         lines += ["## Options", ""]
         if manifest:

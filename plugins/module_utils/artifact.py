@@ -29,6 +29,7 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from typing import Any
 
+from ansible_collections.ashlar.stack.plugins.module_utils.folders import make_folder
 from ansible_collections.ashlar.stack.plugins.module_utils.locks import acquire
 
 OPT = "/opt/ashlar"
@@ -165,10 +166,11 @@ class Memory:
         )
         if text == self._saved:
             return
-        os.makedirs(os.path.dirname(self.path), exist_ok=True)
+        make_folder(os.path.dirname(self.path))
         temporary = f"{self.path}.{os.getpid()}"
         with open(temporary, "w", encoding="utf-8") as stream:
             stream.write(text)
+            os.fchmod(stream.fileno(), 0o644)
         os.replace(temporary, self.path)
         self._saved = text
 
@@ -215,8 +217,12 @@ class Host:
             return "not there"
         if entry.digest != digest:
             return "built anew"
+        base = f"{self.opt}/{name}/{version}"
+        for folder in (self.opt, os.path.dirname(base), base, *sorted({os.path.dirname(f"{base}/{path}") for path in entry.files} - {base})):
+            if not _open(folder):
+                return f"{folder} is closed to services"
         for path, (size, mtime, mode, sha256) in entry.files.items():
-            full = f"{self.opt}/{name}/{version}/{path}"
+            full = f"{base}/{path}"
             if not _as_recorded(full, size, mtime, mode):
                 return f"{path} was changed"
             if verify and digest_of(full) != sha256:
@@ -437,12 +443,14 @@ class Host:
 
     def record(self, index: Index, packages: dict[str, str]) -> None:
         """Takes the version into the memory; `packages` are those of its .deb files that have been installed by now."""
-        self._folder(f"{self.opt}/{index.name}/{index.version}")
+        base = f"{self.opt}/{index.name}/{index.version}"
+        for folder in {base, *(os.path.dirname(f"{base}/{item.path}") for item in index.files if not item.package)}:
+            self._folder(folder)
         files = {}
         for item in index.files:
             if item.package:
                 continue
-            status = os.stat(f"{self.opt}/{index.name}/{index.version}/{item.path}")
+            status = os.stat(f"{base}/{item.path}")
             files[item.path] = (status.st_size, status.st_mtime_ns, status.st_mode & 0o7777, item.sha256)
         known = self.memory.artifacts.setdefault(index.name, Known())
         known.versions[index.version] = Version(index.digest, files, packages)
@@ -492,13 +500,12 @@ class Host:
     # ------------------------------------------------------------------ helpers
 
     def _folder(self, path: str) -> None:
-        missing = []
-        while not os.path.isdir(path):
-            missing.append(path)
+        """Make a folder and open it, and each one above it that is ours, to the users that services run as."""
+        make_folder(path)
+        while path == self.opt or path.startswith(self.opt + "/"):
+            if not _open(path):
+                os.chmod(path, 0o755)
             path = os.path.dirname(path)
-        for folder in reversed(missing):
-            os.mkdir(folder)
-            os.chmod(folder, 0o755)
 
     def check_space(self, path: str, size: int) -> None:
         if not size:
@@ -545,6 +552,14 @@ def _size(path: str) -> int:
         return os.stat(path).st_size
     except OSError:
         return -1
+
+
+def _open(folder: str) -> bool:
+    """Whether every user can enter and list the folder; one that is not there is for others to find."""
+    try:
+        return os.stat(folder).st_mode & 0o055 == 0o055
+    except OSError:
+        return True
 
 
 def _as_recorded(path: str, size: int, mtime: int, mode: int) -> bool:

@@ -13,6 +13,8 @@ from collections.abc import Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 
+from ansible_collections.ashlar.stack.plugins.module_utils.folders import make_folder
+
 CHUNK = 1 << 18
 CONNECT_SECONDS = 5
 SOCKET_SECONDS = 30
@@ -53,7 +55,7 @@ def fetch(source: Source, blobs: Mapping[str, int], folder: str, pause: float = 
         context = context_of(source)
     except (OSError, ssl.SSLError) as error:
         raise FetchError(f"the certificate {source.certificate} cannot be used: {error}") from None
-    os.makedirs(folder, exist_ok=True)
+    make_folder(folder)
     workers = max(1, min(4, os.cpu_count() or 1, len(blobs)))
     # Largest first and spread by size, so that all workers end at about the same time.
     shares: list[list[str]] = [[] for _ in range(workers)]

@@ -8,6 +8,7 @@ hangs delays nobody else.
 from __future__ import annotations
 
 import http.client
+import re
 import socket
 import ssl
 import threading
@@ -17,6 +18,15 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Callable
 
+from ansible_collections.ashlar.stack.plugins.module_utils.health_log import (
+    RECENT_SECONDS,
+    Endings,
+    Failure,
+    Known,
+    read_journal,
+    recognise,
+    shown,
+)
 from ansible_collections.ashlar.stack.plugins.module_utils.tree_run import Runner, masked
 
 PKI = "/etc/ashlar/pki"
@@ -34,7 +44,8 @@ GIVE_UP = 10.0
 FRESH = 3.0
 MOST_ROUNDS = 4
 BODY = 1 << 20
-LOG_LINES = 15
+# How often the units behind checks are looked at.
+UNITS_PAUSE = 1.0
 UNIT_PROPERTIES = (
     "Id,LoadState,ActiveState,SubState,Result,NRestarts,ExecMainStatus,ExecMainCode,Type,RemainAfterExit,"
     "ActiveEnterTimestampMonotonic,Job,StatusText"
@@ -62,6 +73,7 @@ class Check:
     connect: str = ""
     log_unit: str = ""
     remedy: str = ""
+    failures: tuple[Failure, ...] = ()
 
     @property
     def kind(self) -> str:
@@ -98,6 +110,8 @@ class Outcome:
     seconds: float = 0.0
     seen: str = "not asked yet"
     final: bool = False
+    # Its unit is gone for good, whatever the check itself sees.
+    hopeless: bool = False
     good_at: float = 0.0
     confirming: bool = False
 
@@ -147,6 +161,10 @@ def make_check(values: Mapping[str, Any]) -> Check:
     for key in ("command", "status"):
         if key in given:
             given[key] = tuple(given[key])
+    try:
+        given["failures"] = tuple(Failure.make(failure) for failure in given.get("failures", ()))
+    except re.error as error:
+        raise HealthError(f"check '{name}': '{error.pattern!s}' in failures is not a regular expression: {error}") from None
     check = Check(**given)
     for key in ("tcp", "connect"):
         if getattr(check, key):
@@ -323,6 +341,8 @@ class Watch:
         self._start = clock()
         self._news = threading.Condition()
         self._over = threading.Event()
+        self._endings = Endings(prober.runner, clock)
+        self._failed_since: dict[str, float] = {}
 
     def _groups(self, outcomes: Iterable[Outcome]) -> list[list[Outcome]]:
         """Unit checks together, every other by itself."""
@@ -366,6 +386,7 @@ class Watch:
         """Ask until all are good at the same time, one of them cannot become so, or `timeout` seconds are over."""
         end = self._start + timeout
         waiting = self.outcomes
+        threading.Thread(target=self._mind_units, daemon=True).start()
         for left in reversed(range(MOST_ROUNDS)):
             good = self._all_good(waiting, end)
             now = self.clock()
@@ -385,10 +406,39 @@ class Watch:
         self._run(self._poll, waiting)
         with self._news:
             while not all(outcome.ready for outcome in waiting):
-                if any(outcome.final for outcome in waiting) or self.clock() >= end:
+                if any(not outcome.ready and (outcome.final or outcome.hopeless) for outcome in waiting) or self.clock() >= end:
                     return False
                 self._news.wait(max(0.0, min(1.0, end - self.clock())))
         return True
+
+    def _mind_units(self) -> None:
+        """Look at the units behind checks that are not good: one that is gone for good ends the wait."""
+        checks = [outcome.check for outcome in self.outcomes]
+        while not self._over.wait(UNITS_PAUSE):
+            with self._news:
+                behind: dict[str, list[Outcome]] = {}
+                for outcome in self.outcomes:
+                    unit = "" if outcome.ready else log_unit(outcome.check, checks)
+                    if unit:
+                        behind.setdefault(unit, []).append(outcome)
+            gone = [outcome for name, unit in ask_units(list(behind), self.prober.runner).items() if self._gone(unit) for outcome in behind[name]]
+            with self._news:
+                for outcome in gone:
+                    outcome.hopeless = True
+                if gone:
+                    self._news.notify()
+
+    def _gone(self, unit: UnitHealth) -> bool:
+        """Whether waiting for this unit is no use."""
+        now = self.clock()
+        if unit.active != "failed":
+            self._failed_since.pop(unit.name, None)
+        elif now - self._failed_since.setdefault(unit.name, now) >= GIVE_UP:
+            return True
+        if unit.load in ("not-found", "masked", "error", "bad-setting"):
+            return True
+        failures = failures_of(unit.name, (outcome.check for outcome in self.outcomes))
+        return self._endings.hopeless(unit.name, unit.restarts, failures)
 
     def once(self) -> list[Outcome]:
         """Look at every check once, all at the same time."""
@@ -420,10 +470,13 @@ class Story:
     unit: str = ""
     state: str = ""
     log: list[str] = field(default_factory=list)
+    known: Known | None = None
 
     @property
     def remedy(self) -> str:
-        """What to do: the manifest's own sentence, or where to look."""
+        """What to do: about the failure that its log tells of, the manifest's own sentence, or where to look."""
+        if self.known:
+            return self.known.remedy
         if self.check.remedy:
             return self.check.remedy
         if self.unit:
@@ -439,6 +492,7 @@ class Story:
             "seen": self.seen,
             "seconds": self.seconds,
             "unit_state": self.state,
+            "cause": self.known.cause if self.known else "",
             "log": self.log,
             "remedy": self.remedy,
         }
@@ -452,46 +506,57 @@ def log_unit(check: Check, checks: Iterable[Check]) -> str:
     return next(same, "")
 
 
+def failures_of(unit: str, checks: Iterable[Check]) -> tuple[Failure, ...]:
+    """The failures by which the component of a unit is known to fail."""
+    return next((check.failures for check in checks if unit in (check.unit, check.log_unit) and check.failures), ())
+
+
+def ask_units(names: Sequence[str], runner: Runner) -> dict[str, UnitHealth]:
+    """What systemd says about these units, by one question; {} when it does not answer."""
+    if not names:
+        return {}
+    done = runner.run(["systemctl", "show", "--property=" + UNIT_PROPERTIES, "--", *names], 30)
+    return parse_units(names, done.out) if done.code == 0 else {}
+
+
 def tell(outcomes: Sequence[Outcome], runner: Runner) -> list[Story]:
-    """The story of each check that is not good; every unit is asked once."""
+    """The story of each check that is not good, those whose cause is known first; every unit is asked once."""
     checks = [outcome.check for outcome in outcomes]
-    bad = [outcome for outcome in outcomes if not outcome.ready]
-    names = list(dict.fromkeys(unit for unit in (log_unit(outcome.check, checks) for outcome in bad) if unit))
-    states: dict[str, UnitHealth] = {}
-    if names:
-        done = runner.run(["systemctl", "show", "--property=" + UNIT_PROPERTIES, "--", *names], 30)
-        states = parse_units(names, done.out) if done.code == 0 else {}
-    logs = {name: read_log(name, runner) for name in names}
-    stories = []
-    for outcome in bad:
-        unit = log_unit(outcome.check, checks)
-        state = states[unit].words if unit in states else ""
-        stories.append(Story(outcome.check, outcome.seen, outcome.seconds, unit, state, logs.get(unit, [])))
-    return stories
-
-
-def read_log(unit: str, runner: Runner) -> list[str]:
-    """The last lines of a unit's log, without what looks like a secret."""
-    lines = ["-n", str(LOG_LINES), "--no-pager", "--quiet", "--no-hostname", "--output=short-iso"]
-    done = runner.run(["journalctl", "-u", unit, *lines], 20)
-    if done.code != 0:
-        return [f"(its log cannot be read: {_short(done.said)})"]
-    return [line if len(line) <= 400 else line[:400] + " ..." for line in masked(done.out.strip()).splitlines()]
+    bad = [(outcome, log_unit(outcome.check, checks)) for outcome in outcomes if not outcome.ready]
+    names = list(dict.fromkeys(unit for _outcome, unit in bad if unit))
+    states = ask_units(names, runner)
+    logs: dict[str, list[str]] = {}
+    known: dict[str, Known | None] = {}
+    for name in names:
+        lines = read_journal(name, runner)
+        if name in states and states[name].active == "active":
+            lines = [line for line in lines if line.at >= time.time() - RECENT_SECONDS]
+        logs[name], known[name] = shown(lines), recognise(lines, failures_of(name, checks))
+    stories = [
+        Story(outcome.check, outcome.seen, outcome.seconds, unit, states[unit].words if unit in states else "", logs.get(unit, []), known.get(unit))
+        for outcome, unit in bad
+    ]
+    return sorted(stories, key=lambda story: story.known is None)
 
 
 def message(stories: Sequence[Story], total: int, timeout: float) -> str:
-    """One text for a person: which checks are not good, why, and what to do. A unit's log is shown once."""
+    """One text for a person: which checks are not good, why, and what to do. A unit is told of once."""
     waited = max((story.seconds for story in stories), default=timeout)
     lines = [f"{len(stories)} of {total} health checks are not good after {max(waited, 0):.0f} s (limit {timeout:.0f} s):"]
-    shown = set()
+    told: set[str] = set()
     for story in stories:
         target = "" if story.check.unit or not story.check.name else f" ({story.check.target})"
         lines.append(f"- {story.check.label}{target}: {story.seen}")
-        if story.state and story.state not in story.seen and story.unit not in shown:
+        if story.known and story.unit in told:
+            lines.append(f"  {story.unit}: as above")
+            continue
+        if story.state and story.state not in story.seen and story.unit not in told:
             lines.append(f"  {story.state}")
-        if story.unit and story.unit not in shown and story.log:
-            lines.append(f"  last lines of {story.unit}:")
+        if story.known:
+            lines.append(f"  Cause: {story.known.cause}")
+        if story.unit not in told and story.log:
+            lines.append(f"  warnings and errors of {story.unit}:")
             lines.extend(f"    {line}" for line in story.log)
-        shown.add(story.unit)
+        told.update({story.unit} - {""})
         lines.append(f"  What to do: {story.remedy}")
     return "\n".join(lines)

@@ -145,6 +145,7 @@ from ansible_collections.ashlar.stack.plugins.module_utils.artifact import (
     package_of,
     parse_index,
 )
+from ansible_collections.ashlar.stack.plugins.module_utils.folders import own_umask
 
 SERVER_UNIT = "ashlar-artifacts.service"
 SERVER_SECONDS = 3600
@@ -341,6 +342,7 @@ def run(command: list[str]) -> subprocess.CompletedProcess[str]:
 
 
 def main() -> None:
+    own_umask()
     module = AnsibleModule(
         argument_spec={
             "artifacts": {"type": "list", "elements": "str", "required": True},

@@ -212,6 +212,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from ansible.module_utils.basic import AnsibleModule
+from ansible_collections.ashlar.stack.plugins.module_utils.folders import make_folder, own_umask
 
 PKI = "/etc/ashlar/pki"
 MEMORY = "/var/lib/ashlar/certificates.json"
@@ -364,16 +365,10 @@ class Laying:
             os.rmdir(os.path.dirname(self.root + path))
 
     def _directory(self, path: str) -> None:
-        missing = []
-        while not os.path.isdir(path):
-            missing.append(path)
-            path = os.path.dirname(path)
         try:
-            for folder in reversed(missing):
-                os.mkdir(folder)
-                os.chmod(folder, 0o755)
+            make_folder(path)
         except OSError as error:
-            raise LayingError(f"{missing[0]} cannot be made: {error.strerror}. Is there a file in its place, or is the disk full or read-only?") from None
+            raise LayingError(f"{path} cannot be made: {error.strerror}. Is there a file in its place, or is the disk full or read-only?") from None
 
     def _write(self, path: str, content: str, mode: int, ids: tuple[int, int] | None) -> None:
         temporary = ""
@@ -409,6 +404,7 @@ def _page(facts: dict[str, Any]) -> str:
 
 
 def main() -> None:
+    own_umask()
     module = AnsibleModule(
         argument_spec={
             "certificates": {"type": "list", "elements": "dict", "default": []},

@@ -11,9 +11,10 @@ author: Ashlar developers (@ashlar)
 description:
   - Asks all checks at the same time, every 0.2 to 1 seconds, until all of them are good.
   - A check that was good early is asked once more at the end, so that all are good together.
-  - It gives up before O(timeout) when waiting cannot help, because a unit does not exist, is masked, or stays failed.
-  - On failure the message names each check that is not good, what was seen last, the state and the last log lines of its unit (what looks
-    like a secret is hidden) and what to do.
+  - It gives up before O(timeout) when waiting cannot help, because the unit behind a check does not exist, is masked, stays failed, or keeps
+    ending for a reason that is known to be fatal (a program that must not be executed, a full disk, a taken port, an expired certificate).
+  - On failure the message names each check that is not good, what was seen last, the state of its unit, the cause if its log tells of a known
+    failure, its warnings and errors (what looks like a secret is hidden) and what to do.
 options:
   checks:
     description:
@@ -64,8 +65,30 @@ options:
         description: The unit whose log is shown on failure. By default its own O(checks[].unit), or the first unit of its component.
         type: str
       remedy:
-        description: A sentence that says what to do when the check is not good.
+        description: A sentence that says what to do when the check is not good and the log tells of no known failure.
         type: str
+      failures:
+        description:
+          - Failures by which the unit is known to fail, besides those that any program may have. The first whose C(log) is found counts.
+        type: list
+        elements: dict
+        suboptions:
+          log:
+            description: Regular expression that is searched in each line of the unit's log.
+            type: str
+            required: true
+          cause:
+            description: What is wrong, in words. C({name}) is what the group of that name in C(log) has found.
+            type: str
+            required: true
+          remedy:
+            description: A sentence that says what to do.
+            type: str
+            required: true
+          fatal:
+            description: Whether waiting for a unit that keeps ending so is no use.
+            type: bool
+            default: true
   timeout:
     description: Seconds to wait at most.
     type: int
@@ -102,7 +125,7 @@ checks:
   elements: dict
   sample: [{component: etcd, name: etcd runs, ready: true, seconds: 1.4, seen: etcd.service is active (running)}]
 not_ready:
-  description: The checks that are not good, with what was seen last, the unit's state, its last log lines and the remedy.
+  description: The checks that are not good, with what was seen last, the unit's state, the cause if known, warnings and errors of its log, and the remedy.
   type: list
   returned: always
   elements: dict
@@ -137,6 +160,14 @@ ARGUMENTS: dict[str, Any] = {
             **{key: {"type": "str"} for key in TEXTS},
             "command": {"type": "list", "elements": "str"},
             "status": {"type": "list", "elements": "int", "default": [200]},
+            "failures": {
+                "type": "list",
+                "elements": "dict",
+                "options": {
+                    **{key: {"type": "str", "required": True} for key in ("log", "cause", "remedy")},
+                    "fatal": {"type": "bool", "default": True},
+                },
+            },
         },
         "mutually_exclusive": [KINDS],
         "required_one_of": [KINDS],

@@ -241,6 +241,7 @@ warnings:
 from typing import Any
 
 from ansible.module_utils.basic import AnsibleModule
+from ansible_collections.ashlar.stack.plugins.module_utils.folders import own_umask
 from ansible_collections.ashlar.stack.plugins.module_utils.tree import Tree, TreeError
 from ansible_collections.ashlar.stack.plugins.module_utils.tree_bundle import BundleError, unpack
 from ansible_collections.ashlar.stack.plugins.module_utils.tree_files import host_files
@@ -289,6 +290,7 @@ ARGUMENTS: dict[str, Any] = {
 
 def main() -> None:
     """Run as an Ansible module."""
+    own_umask()
     module = AnsibleModule(argument_spec=ARGUMENTS, supports_check_mode=True)
     arguments = module.params
     try:

@@ -76,6 +76,13 @@ def test_the_versions_of_the_plan_are_current(every: list[Node], plan: Plan) -> 
             assert link == f"/opt/ashlar/{artifact}/{plan.versions[artifact]}", node.name
 
 
+def test_services_can_read_and_run_what_is_installed(every: list[Node]) -> None:
+    """Whatever umask the host gives its logins."""
+    for node in every:
+        closed = node.run("find /opt/ashlar -path /opt/ashlar/.store -prune -o -type d ! -perm -055 -print -o -type f ! -perm -044 -print")
+        assert closed == "", f"{node.name}: {closed}"
+
+
 def test_what_is_installed_can_be_changed_by_root_only(every: list[Node]) -> None:
     def writable(node: Node) -> str:
         return node.run(

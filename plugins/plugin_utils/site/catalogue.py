@@ -185,6 +185,7 @@ def _manifest(root: Path, file: Path) -> Manifest:
         certificates=tuple(raw.get("certificates", ())),
         artifacts=tuple(raw.get("artifacts", ())),
         health=tuple(raw.get("health", ())),
+        failures=tuple(raw.get("failures", ())),
         metrics=tuple(raw.get("metrics", ())),
         limits=raw.get("limits", {}),
     )

@@ -241,7 +241,11 @@ def _node_variables(manifests: Sequence[Manifest]) -> dict[str, Any]:
         "node_ports": _ports(manifests, routes=True),
         "node_certificates": [{"component": manifest.name, **certificate} for manifest in manifests for certificate in manifest.certificates],
         "node_authorities": sorted({authority for manifest in manifests for authority in manifest.authorities}),
-        "node_health": [{"component": manifest.name, **check} for manifest in manifests for check in manifest.health],
+        "node_health": [
+            {"component": manifest.name, **check} | ({"failures": list(manifest.failures)} if manifest.failures else {})
+            for manifest in manifests
+            for check in manifest.health
+        ],
         "node_metrics": [{"component": manifest.name, **entry} for manifest in manifests for entry in manifest.metrics],
     }
 

@@ -84,7 +84,7 @@ class Placement:
 
 @dataclass(frozen=True, slots=True)
 class Manifest:
-    """roles/<name>/meta/component.yml. ``certificates``, ``health`` and ``metrics`` are as written there: their texts are templates."""
+    """roles/<name>/meta/component.yml. ``certificates``, ``health``, ``failures`` and ``metrics`` are as written there: their texts are templates."""
 
     name: str
     description: str
@@ -99,6 +99,7 @@ class Manifest:
     certificates: tuple[Mapping[str, Any], ...] = ()
     artifacts: tuple[str, ...] = ()
     health: tuple[Mapping[str, Any], ...] = ()
+    failures: tuple[Mapping[str, Any], ...] = ()
     metrics: tuple[Mapping[str, Any], ...] = ()
     limits: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
 

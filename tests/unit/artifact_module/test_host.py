@@ -14,6 +14,7 @@ from ansible_collections.ashlar.stack.plugins.module_utils import artifact
 from ansible_collections.ashlar.stack.plugins.modules import artifact as module
 
 from .conftest import Machine, TinyStore
+from .test_server import Running, credentials
 
 
 def mode(path: Path) -> int:
@@ -354,3 +355,36 @@ class TestLimits:
         machine.bring(etcd="1.0.0")
         memory = json.loads((machine.root / artifact.MEMORY[1:]).read_text())
         assert memory["artifacts"]["etcd"]["order"] == ["1.0.0"]
+
+
+@pytest.mark.usefixtures("hardened")
+class TestAHardenedHost:
+    def closed(self, machine: Machine) -> list[str]:
+        """What a service user could not get at below /opt/ashlar. What is being uploaded is the uploader's alone."""
+        own = {machine.path(".store/incoming"), machine.root / "var/lib/ashlar/artifacts.json.lock"}
+        paths = [machine.root / "opt/ashlar", *machine.path(".").rglob("*"), *(machine.root / "var").rglob("*")]
+        return [str(path) for path in paths if path not in own and mode(path) & 0o044 != 0o044]
+
+    def test_services_can_run_what_was_brought(self, machine: Machine) -> None:
+        machine.bring(etcd="1.0.0", flannel="0.9.0")
+        assert self.closed(machine) == []
+        assert mode(machine.path("etcd/1.0.0/etcd")) == 0o755
+
+    def test_services_can_run_what_came_from_the_server(self, tmp_path: Path, machine: Machine) -> None:
+        serving = Running(machine.store.root, credentials(tmp_path, "node"))
+        files = {name: os.path.relpath(path, machine.root) for name, path in credentials(tmp_path, "node").items()}
+        try:
+            address = {"address": "127.0.0.1", "port": serving.port, **{name: f"/{path}" for name, path in files.items()}}
+            machine.bring(source=address, send=False, etcd="1.0.0", flannel="0.9.0")
+        finally:
+            serving.stop()
+        assert self.closed(machine) == []
+
+    def test_what_an_earlier_run_closed_is_opened(self, machine: Machine) -> None:
+        machine.bring(flannel="0.9.0")
+        for folder in ("", "flannel", "flannel/0.9.0", "flannel/0.9.0/share"):
+            machine.path(folder).chmod(0o700)
+            assert "closed to services" in machine.inspect(flannel="0.9.0")["lacking"]["flannel"]["reason"]
+            machine.bring(flannel="0.9.0")
+            assert self.closed(machine) == []
+        assert not machine.inspect(flannel="0.9.0")["changed"]

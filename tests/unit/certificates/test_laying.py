@@ -215,3 +215,10 @@ class TestSysusers:
         monkeypatch.setattr(subprocess, "run", run)
         with pytest.raises(module.LayingError, match=message):
             module.sysusers("etcd")
+
+
+@pytest.mark.usefixtures("hardened")
+def test_services_get_at_their_keys_whatever_the_umask(machine: Machine) -> None:
+    machine.lay()
+    assert {machine.mode(path) for path in ("/etc/ashlar", "/etc/ashlar/pki", "/etc/ashlar/pki/etcd", "/var/lib/ashlar")} == {0o755}
+    assert (machine.mode(CRT), machine.mode(KEY), machine.mode(module.MEMORY)) == (0o644, 0o600, 0o644)

@@ -10,6 +10,7 @@ from typing import Any
 
 import pytest
 import yaml
+from ansible_collections.ashlar.stack.plugins.module_utils.health_log import Failure, Line, recognise
 
 ROOT = Path(__file__).parents[3]
 LAYERS: list[str] = json.loads((ROOT / "schemas/manifest.json").read_text())["properties"]["layer"]["enum"]
@@ -90,6 +91,48 @@ def test_what_a_manifest_names_exists(role: str) -> None:
     for artifact in manifest.get("artifacts") or []:
         assert (ROOT / "artifacts" / artifact / "artifact.yml").is_file(), f"artifacts/{artifact}/artifact.yml is missing"
     assert set(manifest.get("limits") or {}) <= set(options(role))
+
+
+# A line as the program writes it, by component and the beginning of the cause that it must lead to.
+SAID = {
+    "etcd": {
+        "the data of this member (8e9e05c52164694d)": '{"level":"fatal","error":"member 8e9e05c52164694d has already been bootstrapped"}',
+        "the data of this member belongs": '{"level":"warn","msg":"request sent was ignored by remote peer due to cluster ID mismatch"}',
+        "the other members have removed": '{"level":"error","error":"the member has been permanently removed from the cluster"}',
+        "the data in /var/lib/etcd/data is damaged": '{"level":"fatal","msg":"failed to read WAL, cannot be repaired","error":"walpb: crc mismatch"}',
+        "the database has reached": "etcdserver: mvcc: database space exceeded",
+    },
+    "consul": {
+        "this agent has another gossip key": "[ERROR] memberlist: Decrypt packet failed: No installed keys could decrypt the message",
+        "this server was away": "refusing to rejoin cluster because server has been offline for more than the configured server_rejoin_age_max",
+        "another machine": '[WARN]  agent.server.serf.lan: serf: member has conflicting node ID "0a" with member "n2"',
+    },
+    "containerd": {
+        "another containerd holds": 'level=warning msg="waiting for response from boltdb open" plugin=bolt',
+        "its configuration is not accepted": "containerd: failed to load config /etc/containerd/config.toml: toml: line 3",
+    },
+    "kubernetes_node": {
+        "swap is on": "E1128 run.go:74] command failed err=failed to run Kubelet: running with swap on is not supported, please disable swap",
+        "the kubelet registers as n9": 'nodes "n9" is forbidden: node "n9" is not allowed to modify node "n9"',
+        "the kubelet cannot use the control groups": "failed to validate kubelet configuration: kubelet is configured to not run on a host using cgroup v1",
+        "the bridge cni0": 'failed to set bridge addr: "cni0" already has an IP address different from 10.244.3.1/24',
+    },
+    "flannel": {
+        "the controller manager": 'E1128 main.go:1] Error registering network: failed to acquire lease: node "n1" pod cidr not assigned',
+        "no interface": "Could not find valid interface matching 10.0.0.11",
+    },
+    "prometheus": {"another Prometheus": 'level=ERROR msg="Fatal error" err="opening storage failed: lock DB directory: resource temporarily unavailable"'},
+}
+
+
+@pytest.mark.parametrize("role", [role for role, manifest in MANIFESTS.items() if manifest.get("failures")])
+def test_known_failures_are_known_by_what_programs_write(role: str) -> None:
+    failures = [Failure.make(values) for values in MANIFESTS[role]["failures"]]
+    told = [recognise([Line(0, 3, line)], failures) for line in SAID[role].values()]
+    assert [known and known.cause.startswith(cause) for known, cause in zip(told, SAID[role], strict=True)] == [True] * len(failures)
+    for known in told:
+        assert known is not None
+        assert "{" not in known.cause + known.remedy
 
 
 @pytest.mark.parametrize("role", MANIFESTS)

@@ -3,12 +3,15 @@
 
 from __future__ import annotations
 
+import importlib
 import json
 import os
 import stat
+import subprocess
 from pathlib import Path
 
 import pytest
+from ansible.module_utils.testing import patch_module_args
 from ansible_collections.ashlar.stack.plugins.module_utils.tree import Attributes, TreeError, TreeSpec, Validator, parse_mode, unified
 from ansible_collections.ashlar.stack.plugins.module_utils.tree_bundle import BundleError, Source, pack, unpack
 from ansible_collections.ashlar.stack.plugins.module_utils.tree_files import HostFiles
@@ -407,3 +410,21 @@ def test_secrets_are_hidden_in_what_programs_say(text: str, hidden: str):
 )
 def test_plain_sentences_are_left_alone(text: str):
     assert masked(text) == text
+
+
+@pytest.mark.usefixtures("hardened")
+def test_modes_are_what_the_tree_says_whatever_the_umask(host: FakeHost):
+    host.lay(SPEC, {"/usr/local/libexec/ashlar/run": Source("/usr/local/libexec/ashlar/run", b"#!/bin/sh", True), "/etc/app/deep/app.conf": "x"})
+    folders = ("usr/local/libexec", "usr/local/libexec/ashlar", "etc/app", "etc/app/deep", "var/lib/ashlar")
+    assert {mode(host, path) for path in folders} == {0o755}
+    assert (mode(host, "usr/local/libexec/ashlar/run"), mode(host, "etc/app/deep/app.conf")) == (0o755, 0o644)
+
+
+@pytest.mark.usefixtures("hardened")
+@pytest.mark.parametrize("name", ["tree", "artifact", "certificates"])
+def test_what_a_module_runs_has_no_umask_of_the_hosts_either(name: str):
+    """dpkg, systemctl and maintainer scripts make folders of their own."""
+    main = importlib.import_module(f"ansible_collections.ashlar.stack.plugins.modules.{name}").main
+    with patch_module_args({}), pytest.raises(SystemExit):
+        main()
+    assert subprocess.run(["sh", "-c", "umask"], capture_output=True, text=True, check=True).stdout.strip() == "0022"
