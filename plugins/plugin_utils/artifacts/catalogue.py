@@ -82,7 +82,8 @@ class Go:
 
     ``build`` maps a file to the package it is built from, ``copy`` one to (module, file in it) that is taken as it is. ``change`` maps a
     module to files in it that are replaced (by a file of the version's folder) or left out (""). ``commands`` and ``libraries`` (pkg-config)
-    must be on the controller; they map to the Debian package that has them. ``disk_gib`` is what the caches of a build from nothing take.
+    must be on the controller; they map to the Debian package that has them. ``disk_gib`` is what the caches of a build from nothing take,
+    ``seconds`` about how long it takes alone on two cores.
     """
 
     build: Mapping[str, str] = field(default_factory=dict)
@@ -95,6 +96,7 @@ class Go:
     commands: Mapping[str, str] = field(default_factory=dict)
     libraries: Mapping[str, str] = field(default_factory=dict)
     disk_gib: float = 3.0
+    seconds: float = 60.0
     kind = "go"
 
 
@@ -413,7 +415,7 @@ class _Reader:
         return source
 
     def go(self, raw: Any, where: str) -> Source:
-        data = self.mapping(raw, where, ["kind"], ["build", "compile", "copy", "change", "tags", "ldflags", "cgo", "needs", "disk_gib"])
+        data = self.mapping(raw, where, ["kind"], ["build", "compile", "copy", "change", "tags", "ldflags", "cgo", "needs", "disk_gib", "seconds"])
         needs = self.mapping(data.get("needs", {}), f"{where}.needs", [], ["commands", "libraries"])
         compiled = {}
         for name, item in (data.get("compile") or {}).items():
@@ -423,9 +425,10 @@ class _Reader:
         for name, item in (data.get("copy") or {}).items():
             one = self.mapping(item, f"{where}.copy.{name}", ["module", "file"], [])
             copied[name] = (self.text(one["module"], f"{where}.copy.{name}.module"), self.text(one["file"], f"{where}.copy.{name}.file"))
-        disk = data.get("disk_gib", 3)
-        if not isinstance(disk, int | float) or disk <= 0:
-            raise self.fail(f"{where}.disk_gib", disk, "a number of GiB")
+        amounts = {"disk_gib": data.get("disk_gib", 3), "seconds": data.get("seconds", 60)}
+        for key, amount in amounts.items():
+            if not isinstance(amount, int | float) or isinstance(amount, bool) or amount <= 0:
+                raise self.fail(f"{where}.{key}", amount, "a number of GiB" if key == "disk_gib" else "a number of seconds")
         return Go(
             build=self.table(data.get("build", {}), f"{where}.build"),
             compile=compiled,
@@ -436,7 +439,8 @@ class _Reader:
             cgo=bool(data.get("cgo", False)),
             commands=self.table(needs.get("commands", {}), f"{where}.needs.commands"),
             libraries=self.table(needs.get("libraries", {}), f"{where}.needs.libraries"),
-            disk_gib=float(disk),
+            disk_gib=float(amounts["disk_gib"]),
+            seconds=float(amounts["seconds"]),
         )
 
     def package(self, raw: Any, where: str) -> Source:

@@ -1,19 +1,22 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Sees that the store holds what a site needs: asks each artifact's sources in order, several at once, and builds one after another."""
+"""Sees that the store holds what a site needs: asks each artifact's sources in order, several at once, and builds two side by side."""
 
 from __future__ import annotations
 
+import os
+import queue
 import threading
 import time
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
-from contextlib import AbstractContextManager, nullcontext
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 
 from .builder import Builder, machine
 from .catalogue import ARCHITECTURES, CODENAME, KINDS, Artifact, Catalogue, Go, write_sums
 from .errors import ArtifactError, Cancelled, ChecksumMismatch, NotAsked, SourceUnavailable
+from .forecast import Forecast
 from .progress import Progress, size
 from .sources import Context, Target, held_to, obtain
 from .store import Index, Store
@@ -21,6 +24,8 @@ from .trust import LOCK, POLICIES, Lock
 from .web import plain
 
 DOWNLOADS = 4
+# One build alone leaves a core idle while it links or downloads modules.
+BUILDS = min(2, os.cpu_count() or 1)
 
 
 @dataclass(frozen=True)
@@ -85,6 +90,11 @@ class Obtainer:
         self._stop = threading.Event()
         self.build_directory = store.root.parent / "build"
         self.builder = Builder(self.build_directory, self._stop.is_set)
+        self.forecast = Forecast()
+        # Checkouts share the caches and the processors: the builds of all of them together take these locks.
+        self._slots: queue.SimpleQueue[str] = queue.SimpleQueue()
+        for number in range(BUILDS):
+            self._slots.put(f".build-{number + 1}")
         self.lock = Lock(options.lock or store.root / LOCK)
         self.locked: list[str] = []
         self.context = Context(store, self.builder, self.build_directory, self.lock, options.mirror, options.checksums, options.record, self._stop.is_set)
@@ -162,21 +172,24 @@ class Obtainer:
             self.say(f"{self.lock.path}: checksums of {len(self.locked)} downloads added; commit it, they hold from now on")
 
     def _run(self, missing: Iterable[Target]) -> list[Obtained]:
-        """Network sources in several threads; who has come to `go` waits in line for the one builder."""
+        """Network sources in several threads; what has come to `go` waits for a builder, the longest first so that no core idles at the end."""
         done: list[Obtained] = []
         problems: list[ArtifactError] = []
         with (
             self.store.adding(),
             ThreadPoolExecutor(self.options.downloads, "obtain") as network,
-            ThreadPoolExecutor(1, "build") as building,
+            ThreadPoolExecutor(BUILDS, "build") as building,
         ):
-            jobs = [_Job(target, self.kinds(target.artifact), Progress(target.title, self.say, self.interval)) for target in missing]
+            jobs = sorted((self._job(target) for target in missing), key=lambda job: -job.seconds)
             running: dict[Future[Obtained | None], _Job] = {network.submit(self._advance, job, False): job for job in jobs}
+            waiting: list[_Job] = []
+            builds = 0
             try:
                 while running:
                     ended, _ = wait(running, timeout=0.5, return_when=FIRST_COMPLETED)
                     for future in ended:
                         job = running.pop(future)
+                        builds -= job.building
                         try:
                             result = future.result()
                         except Cancelled:
@@ -187,8 +200,15 @@ class Obtainer:
                             continue
                         if result:
                             done.append(result)
+                            self.forecast.end(job.target.title)
                         else:
-                            running[building.submit(self._advance, job, True)] = job
+                            self.forecast.expect(job.target.title, job.seconds)
+                            waiting.append(job)
+                    waiting.sort(key=lambda job: -job.seconds)
+                    while waiting and builds < BUILDS and not self._stop.is_set():
+                        job = waiting.pop(0)
+                        job.building, builds = True, builds + 1
+                        running[building.submit(self._advance, job, True)] = job
             except BaseException:
                 self._stop.set()
                 raise
@@ -212,6 +232,8 @@ class Obtainer:
                     return Obtained(target, index.source, index, changed=True, seconds=progress.seconds)
                 started = time.monotonic()
                 progress.restart()
+                if kind == "go":
+                    self.forecast.begin(target.title)
                 try:
                     index = obtain(self.context, target, kind, progress)
                 except ChecksumMismatch:
@@ -229,11 +251,22 @@ class Obtainer:
         reasons = "; ".join(job.reasons) or f"none of its sources is allowed ({', '.join(s.kind for s in target.artifact.sources)})"
         raise ArtifactError(f"{target.title} cannot be obtained: {reasons}. Reach one of the sources, name a mirror (artifacts_mirror), or import a bundle")
 
-    def _turn(self, kind: str, progress: Progress) -> AbstractContextManager[None]:
-        """Builds of several checkouts come one after another: they share the caches and the processors."""
-        if kind == "go":
-            return self.store.lock(".build", lambda: progress.still("another run is building"))
-        return nullcontext()
+    def _job(self, target: Target) -> _Job:
+        seconds = next((source.seconds for source in target.artifact.sources if isinstance(source, Go)), 0.0)
+        return _Job(target, self.kinds(target.artifact), Progress(target.title, self.say, self.interval, outlook=self.forecast.__str__), seconds)
+
+    @contextmanager
+    def _turn(self, kind: str, progress: Progress) -> Iterator[None]:
+        """No more builds at once than BUILDS, over all runs on this machine."""
+        if kind != "go":
+            yield
+            return
+        slot = self._slots.get()
+        try:
+            with self.store.lock(slot, lambda: progress.still("another run is building")):
+                yield
+        finally:
+            self._slots.put(slot)
 
     def _record(self, one: Obtained) -> Obtained:
         """Write what a reproducible build gave into the catalogue; `sources` records what it downloads from upstream."""
@@ -251,7 +284,9 @@ class Obtainer:
         if self.options.keep_caches or not any(path.exists() for path in self.builder.caches):
             return
         try:
-            with self.store.lock(".build", limit=0.0):
+            with ExitStack() as idle:
+                for number in range(BUILDS):
+                    idle.enter_context(self.store.lock(f".build-{number + 1}", limit=0.0))
                 self.say(f"build caches removed, {size(self.builder.clean())} freed")
         except ArtifactError:
             pass  # another run builds; it removes them
@@ -262,6 +297,8 @@ class _Job:
     target: Target
     kinds: list[str]
     progress: Progress
+    seconds: float = 0.0
+    building: bool = False
     next: int = 0
     reasons: list[str] = field(default_factory=list)
 

@@ -11,8 +11,16 @@ from collections.abc import Callable
 class Progress:
     """Progress of one artifact: the first and the last line are always said, others at most every ``interval`` seconds."""
 
-    def __init__(self, what: str, say: Callable[[str], None], interval: float = 10.0, clock: Callable[[], float] = time.monotonic) -> None:
-        self.what, self._say, self._interval, self._clock = what, say, interval, clock
+    def __init__(
+        self,
+        what: str,
+        say: Callable[[str], None],
+        interval: float = 10.0,
+        clock: Callable[[], float] = time.monotonic,
+        outlook: Callable[[], str] = str,
+    ) -> None:
+        """``outlook`` says how far the whole run is, behind lines that say that this one goes on."""
+        self.what, self._say, self._interval, self._clock, self._outlook = what, say, interval, clock, outlook
         self._begin = clock()
         self._last = 0.0
         self._lock = threading.Lock()
@@ -37,7 +45,8 @@ class Progress:
             if self._clock() - max(self._last, self._begin) < self._interval:
                 return
             self._last = self._clock()
-        self._say(f"{self.what}: {doing}, {self.seconds:.0f} s")
+        outlook = self._outlook()
+        self._say(f"{self.what}: {doing}, {self.seconds:.0f} s" + (f"; {outlook}" if outlook else ""))
 
 
 def size(count: float) -> str:

@@ -16,7 +16,10 @@ from pathlib import Path
 
 import pytest
 from ansible_collections.ashlar.stack.plugins.plugin_utils.artifacts.builder import Builder
+from ansible_collections.ashlar.stack.plugins.plugin_utils.artifacts.catalogue import Artifact
 from ansible_collections.ashlar.stack.plugins.plugin_utils.artifacts.errors import ArtifactError, ChecksumMismatch, SourceUnavailable
+from ansible_collections.ashlar.stack.plugins.plugin_utils.artifacts.forecast import Forecast
+from ansible_collections.ashlar.stack.plugins.plugin_utils.artifacts.progress import Progress
 from ansible_collections.ashlar.stack.plugins.plugin_utils.artifacts.store import Index, StoredFile
 
 from .conftest import Shelf, Web, sha, visible
@@ -232,13 +235,14 @@ def test_packages_have_one_index_for_each_distribution(shelf: Shelf) -> None:
     assert [target.key for target in targets] == ["amd64-trixie", "amd64-bookworm", "arm64-trixie", "arm64-bookworm"]
 
 
-def test_downloads_come_several_at_once_and_builds_one_after_another(web: Web, shelf: Shelf, monkeypatch: pytest.MonkeyPatch) -> None:
-    at_once, most = [0], [0]
+def test_downloads_come_several_at_once_and_builds_two_by_two(web: Web, shelf: Shelf, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("ansible_collections.ashlar.stack.plugins.plugin_utils.artifacts.obtain.BUILDS", 2)
+    at_once, most, pair = [0], [0], threading.Barrier(2)
 
     def build(self: Builder, artifact: object, source: object, version: str, architecture: str, scratch: Path, progress: object) -> dict[str, Path]:
         at_once[0] += 1
         most[0] = max(most[0], at_once[0])
-        time.sleep(0.02)
+        pair.wait(30)
         at_once[0] -= 1
         (scratch / "tool").write_bytes(BYTES)
         return {"tool": scratch / "tool"}
@@ -250,10 +254,50 @@ def test_downloads_come_several_at_once_and_builds_one_after_another(web: Web, s
         shelf.put(f"down{number}", [upstream(web)], recorded())
         shelf.put(f"build{number}", [GO])
     done = shelf.obtainer().ensure({f"{kind}{number}": "1.0.0" for kind in ("down", "build") for number in range(4)})
-    assert len(done) == 8 and most[0] == 1
+    assert len(done) == 8 and most[0] == 2
 
 
-def test_one_failure_ends_the_others_and_is_told(web: Web, shelf: Shelf) -> None:
+def test_the_longest_build_comes_first_and_lines_say_how_many_are_left(shelf: Shelf, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("ansible_collections.ashlar.stack.plugins.plugin_utils.artifacts.obtain.BUILDS", 1)
+    for name, seconds in {"short": 5, "long": 300, "middle": 60}.items():
+        shelf.put(name, [GO | {"seconds": seconds}])
+    obtainer = shelf.obtainer(downloads=1)
+    order: list[str] = []
+
+    def build(self: Builder, artifact: Artifact, source: object, version: str, architecture: str, scratch: Path, progress: Progress) -> dict[str, Path]:
+        order.append(artifact.name)
+        while "of 3 built" not in str(obtainer.forecast) or not any("of 3 built" in line for line in shelf.said):
+            progress.still("building")
+            time.sleep(0.01)
+        (scratch / "tool").write_bytes(BYTES)
+        return {"tool": scratch / "tool"}
+
+    monkeypatch.setattr(Builder, "build", build)
+    obtainer.ensure(dict.fromkeys(("short", "long", "middle"), "1.0.0"))
+    assert order == ["long", "middle", "short"]
+    assert "; 0 of 3 built, about 6 min left" in next(line for line in shelf.said if "of 3 built" in line)
+
+
+def test_a_forecast_follows_the_pace_of_the_machine() -> None:
+    now = [0.0]
+    forecast = Forecast(lambda: now[0])
+    assert str(forecast) == ""
+    for title, seconds in {"a": 120, "b": 120, "c": 240}.items():
+        forecast.expect(title, seconds)
+    assert str(forecast) == "0 of 3 built, about 8 min left"
+    forecast.begin("a")
+    forecast.begin("b")
+    now[0] = 480.0
+    forecast.end("a")
+    assert str(forecast) == "1 of 3 built, about 8 min left", "twice as slow as expected; b has had as much of the machine as a"
+    forecast.end("b")
+    forecast.begin("c")
+    now[0] = 900.0
+    assert str(forecast) == "2 of 3 built, about a minute left"
+
+
+
+def test_one_failure_ends_the_others_and_is_told(web: Web, shelf: Shelf, built: list[str]) -> None:
     web.files["/tool-1.0.0-amd64"] = b"evil" * 10
     shelf.put("bad", [upstream(web)], recorded())
     shelf.put("fine", [GO])
