@@ -36,6 +36,18 @@ def choose_versions(site: Site, release: Release, chosen: Sequence[str], catalog
         own = artifact in site.versions
         file = site.file if own else release.file
         version = site.versions[artifact] if own else release.versions.get(artifact)
+        try:
+            program = catalogue.program(artifact) if artifact in catalogue.artifacts else None
+        except SiteError as error:
+            problems += error.problems
+            continue
+        if program:
+            if version not in (None, program):
+                text = f"is {quoted(version)}, but {artifact} is a program of this collection, in programs/{artifact}/: {program}. Remove the line."
+                problems.append(Problem(file, ("versions", artifact), text))
+                continue
+            versions[artifact] = program
+            continue
         if version is None:
             text = f"names no version of {artifact}, which {component} installs. Add it to versions:, there or in the site file."
             problems.append(Problem(file, ("versions",), text))

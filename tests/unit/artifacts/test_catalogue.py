@@ -53,9 +53,9 @@ def test_every_artifact_fits_the_schema_and_is_complete(name: str) -> None:
         artifact.sums(version)
         for source in artifact.sources:
             if isinstance(source, Go):
-                module = (artifact.folder(version) / "go.mod").read_text()
+                module = (artifact.source(version) / "go.mod").read_text()
                 assert directive(module, "toolchain"), "the toolchain decides the bytes"
-                assert "require" not in module or (artifact.folder(version) / "go.sum").is_file()
+                assert "require" not in module or (artifact.source(version) / "go.sum").is_file()
                 for files in source.change.values():
                     assert all((artifact.folder(version) / ours).is_file() for ours in files.values() if ours)
 
@@ -96,7 +96,7 @@ def change(*path: str | int, to: Any = None) -> dict[str, Any]:
     ("data", "words"),
     [
         (change("description"), "has no 'description'"),
-        (change("colour", to="red"), "a key of the file is 'colour'; allowed: description, versions"),
+        (change("colour", to="red"), "a key of the file is 'colour'; allowed: description, sources, versions"),
         (change("versions", to=["1.2.3"]), "versions is ['1.2.3']; allowed: a mapping"),
         (change("versions", to={1.2: {}}), "a version is 1.2; allowed: text in quotation marks"),
         (change("files"), "either `files` or `packages: true`"),
