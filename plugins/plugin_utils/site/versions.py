@@ -42,11 +42,10 @@ def choose_versions(site: Site, release: Release, chosen: Sequence[str], catalog
             problems += error.problems
             continue
         if program:
-            if version not in (None, program):
-                text = f"is {quoted(version)}, but {artifact} is a program of this collection, in programs/{artifact}/: {program}. Remove the line."
-                problems.append(Problem(file, ("versions", artifact), text))
-                continue
             versions[artifact] = program
+            if version is not None:
+                reason = f"{artifact} is built from programs/{artifact}, and its version follows from that"
+                problems.append(Problem(file, ("versions", artifact), f"is {quoted(version)}. Nothing may be named here: {reason}. Remove the line."))
             continue
         if version is None:
             text = f"names no version of {artifact}, which {component} installs. Add it to versions:, there or in the site file."
