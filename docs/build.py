@@ -585,6 +585,14 @@ def releases_page(repository: Repository) -> str:
             users = [role.name for role in repository.components if artifact in names(role.manifest.get("artifacts"))]
             rows.append([code(artifact), str(version), str(about.get("description", "")), ", ".join(users)])
         lines += table(["artifact", "version", "what it is", "used by"], rows)
+    own = []
+    for artifact, about in sorted(repository.artifacts.items()):
+        if about.get("program"):
+            users = [role.name for role in repository.components if artifact in names(role.manifest.get("artifacts"))]
+            own.append([code(artifact), str(about.get("description", "")), ", ".join(users)])
+    if own:
+        lines += ["## Our own programs", "", "Their source is in `programs/`, and their version is a digest of it: no release names one.", ""]
+        lines += table(["artifact", "what it is", "used by"], own)
     return document("Releases", "releases/*.yml and artifacts/*/artifact.yml", lines)
 
 

@@ -19,13 +19,13 @@ ROOT = Path(__file__).resolve().parent.parent
 BIN = ROOT / ".venv" / "bin"
 SUITES: dict[str, list[list[str]]] = {
     "lint": [
-        [str(BIN / "ruff"), "check", "plugins", "tests", "bench", "docs"],
-        [str(BIN / "mypy"), ".collections/ansible_collections/ashlar/stack/plugins"],
+        [str(BIN / "ruff"), "check", "plugins", "programs", "tests", "bench", "docs"],
+        [str(BIN / "mypy"), ".collections/ansible_collections/ashlar/stack/plugins", "programs/edge/ashlar_edge", "programs/portal/ashlar_portal"],
         [str(BIN / "yamllint"), "--strict", "."],
         [str(BIN / "ansible-lint"), "--strict", "--offline", "site.yml", "playbooks", "roles"],
         [str(BIN / "python"), "docs/build.py", "--check"],
     ],
-    "unit": [[str(BIN / "python"), "-m", "pytest", "tests/unit"]],
+    "unit": [[str(BIN / "python"), "-m", "pytest", "tests/unit", "programs"]],
     # The small ones first: what breaks them breaks the platform too, and they say so sooner.
     **{f"molecule {name}": [[str(BIN / "molecule"), "test", "--scenario-name", name]] for name in ("etcd", "consul", "monitoring", "default", "terraform")},
 }

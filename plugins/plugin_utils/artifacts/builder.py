@@ -110,7 +110,7 @@ class Builder:
         :raises ArtifactError: when the disk is too small or the build is broken.
         """
         what = f"{artifact.name} {version}"
-        folder = artifact.folder(version)
+        folder = artifact.source(version)
         if not (folder / "go.mod").is_file():
             raise ArtifactError(f"{what} has no Go module: {folder}/go.mod is missing; restore it, or take `go` out of its artifact.yml")
         self._check_tools(source, architecture, what)

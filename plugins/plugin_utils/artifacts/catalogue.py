@@ -4,6 +4,7 @@
 ``schemas/artifact.json`` describes the same for editors; tests hold the two together. Beside it, ``artifacts/<name>/<version>/`` has what
 belongs to one version: the Go module that pins its source, and ``SHA256SUMS``, lines ``<64 hex>  <source>/<architecture>/<file>``
 (``SHA512SUMS`` where that is what a publisher gives of a download).
+The source of an artifact with ``program: true`` lies in ``programs/<name>/`` instead, and its one version follows from it.
 """
 
 from __future__ import annotations
@@ -17,6 +18,7 @@ from typing import Any
 
 import yaml
 
+from .. import programs
 from .errors import ArtifactError
 
 ARCHITECTURES = ("amd64", "arm64")
@@ -78,7 +80,7 @@ class Compile:
 
 @dataclass(frozen=True)
 class Go:
-    """Commands built from the Go module in ``artifacts/<name>/<version>/``.
+    """Commands built from the Go module in ``artifacts/<name>/<version>/``, of a program of ours from the one in ``programs/<name>/``.
 
     ``build`` maps a file to the package it is built from, ``copy`` one to (module, file in it) that is taken as it is. ``change`` maps a
     module to files in it that are replaced (by a file of the version's folder) or left out (""). ``commands`` and ``libraries`` (pkg-config)
@@ -114,7 +116,14 @@ class Package:
     kind = "package"
 
 
-Source = Mirror | Upstream | Go | Package
+@dataclass(frozen=True)
+class Program:
+    """The files of a program of ours, as they lie in ``programs/<name>/``: what needs no build, such as Python."""
+
+    kind = "program"
+
+
+Source = Mirror | Upstream | Go | Package | Program
 
 
 @dataclass(frozen=True)
@@ -142,7 +151,10 @@ class File:
 
 @dataclass(frozen=True)
 class Artifact:
-    """One folder of the catalogue. ``packages`` says that it is .deb files, whose names the distribution decides."""
+    """One folder of the catalogue.
+
+    ``packages`` says that it is .deb files, whose names the distribution decides; ``program`` is the folder of its source when it is ours.
+    """
 
     name: str
     description: str
@@ -151,6 +163,7 @@ class Artifact:
     sources: tuple[Source, ...]
     files: tuple[File, ...] = ()
     packages: bool = False
+    program: Path | None = None
     homepage: str = ""
     licence: str = ""
 
@@ -163,6 +176,10 @@ class Artifact:
 
     def folder(self, version: str) -> Path:
         return self.directory / version
+
+    def source(self, version: str) -> Path:
+        """Where the source of a version lies that is in this repository."""
+        return self.program or self.folder(version)
 
     def sums(self, version: str) -> dict[str, str]:
         """``<source>/<architecture>/<file>`` -> recorded sha256."""
@@ -246,6 +263,8 @@ class Catalogue:
             self._known[name] = load(path)
         artifact = self._known[name]
         if version is not None and version not in artifact.versions:
+            if artifact.program:
+                raise ArtifactError(f"{name} {version} is not what {artifact.program} holds, which is {', '.join(artifact.versions)}; name no version of it")
             raise ArtifactError(
                 f"{name} {version} is not in the catalogue ({artifact.directory / 'artifact.yml'}); "
                 f"allowed: {', '.join(artifact.versions)}. Correct `versions` of the site, or add the version to the catalogue (artifacts/README.md)"
@@ -306,16 +325,24 @@ class _Reader:
 
     def artifact(self, raw: Any) -> Artifact:
         data = self.mapping(
-            raw, "the file", ["description", "versions", "sources"], ["homepage", "licence", "files", "packages"]
+            raw, "the file", ["description", "sources"], ["versions", "homepage", "licence", "files", "packages", "program"]
         )  # fmt: skip
-        versions = data["versions"]
+        if bool(data.get("program")) == ("versions" in data):
+            raise ArtifactError(f"{self.path}: an artifact has either `versions` or `program: true`; give one of them")
+        program = programs.folder(self.path.parents[1], self.path.parent.name) if data.get("program") else None
+        versions = {self.version(program): {}} if program else data["versions"]
         if not isinstance(versions, dict) or not versions:
             raise self.fail("versions", versions, 'a mapping such as {"1.2.3": {}}')
         for version in versions:
             if not isinstance(version, str) or not VERSION.fullmatch(version):
                 raise self.fail("a version", version, 'text in quotation marks such as "1.2.3"')
         packages = data.get("packages", False)
+        sources = tuple(self.source(item, f"sources[{number}]") for number, item in enumerate(data["sources"] or ()))
         files = tuple(self.file(item, f"files[{number}]") for number, item in enumerate(data.get("files") or ()))
+        if any(isinstance(source, Program) for source in sources):
+            if not program or files or len(sources) > 1:
+                raise ArtifactError(f"{self.path}: the source `program` stands alone, with `program: true` and without `files`, which are those of its folder")
+            files = tuple(File(file.path, file.mode) for file in programs.files(program))
         if bool(files) == bool(packages):
             raise ArtifactError(f"{self.path}: an artifact has either `files` or `packages: true`; give one of them")
         artifact = Artifact(
@@ -323,9 +350,10 @@ class _Reader:
             description=self.text(data["description"], "description"),
             directory=self.path.parent,
             versions=tuple(versions),
-            sources=tuple(self.source(item, f"sources[{number}]") for number, item in enumerate(data["sources"] or ())),
+            sources=sources,
             files=files,
             packages=bool(packages),
+            program=program,
             homepage=self.text(data.get("homepage", ""), "homepage"),
             licence=self.text(data.get("licence", ""), "licence"),
         )
@@ -349,10 +377,18 @@ class _Reader:
                         raise ArtifactError(
                             f"{self.path}: sources[{number}] needs `extract` when the artifact has files, and must not have it with `packages: true`"
                         )
-                case Mirror():
+                case Mirror() | Program():
                     continue
             if not artifact.packages and sorted(given) != sorted(artifact.parts()):
                 raise self.fail(f"what sources[{number}] gives", sorted(given), f"exactly {sorted(artifact.parts())}")
+
+    def version(self, program: Path) -> str:
+        if not programs.files(program):
+            raise ArtifactError(f"{self.path}: {program} is missing or empty; the source of a program lies there")
+        try:
+            return programs.version(program)
+        except OSError as error:
+            raise ArtifactError(f"{error.filename}: cannot be read: {error.strerror}") from error
 
     def file(self, raw: Any, where: str) -> File:
         if isinstance(raw, str):
@@ -391,16 +427,20 @@ class _Reader:
 
     def source(self, raw: Any, where: str) -> Source:
         readers: dict[str, Callable[[Any, str], Source]] = {
-            "mirror": self.mirror, "upstream": self.upstream, "go": self.go, "package": self.package
+            "mirror": self.mirror, "upstream": self.upstream, "go": self.go, "package": self.package, "program": self.program_source
         }  # fmt: skip
         kind = raw.get("kind") if isinstance(raw, dict) else None
         if not isinstance(kind, str) or kind not in readers:
-            raise self.fail(f"{where}.kind", kind, ", ".join(KINDS))
+            raise self.fail(f"{where}.kind", kind, ", ".join(readers))
         return readers[kind](raw, where)
 
     def mirror(self, raw: Any, where: str) -> Source:
         self.mapping(raw, where, ["kind"], [])
         return Mirror()
+
+    def program_source(self, raw: Any, where: str) -> Source:
+        self.mapping(raw, where, ["kind"], [])
+        return Program()
 
     def upstream(self, raw: Any, where: str) -> Source:
         data = self.mapping(raw, where, ["kind", "url", "members"], ["checksums"])

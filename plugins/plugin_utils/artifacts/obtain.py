@@ -14,7 +14,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from .builder import Builder, machine
-from .catalogue import ARCHITECTURES, CODENAME, KINDS, Artifact, Catalogue, Go, write_sums
+from .catalogue import ARCHITECTURES, CODENAME, KINDS, Artifact, Catalogue, Go, Program, write_sums
 from .errors import ArtifactError, Cancelled, ChecksumMismatch, NotAsked, SourceUnavailable
 from .forecast import Forecast
 from .progress import Progress, size
@@ -139,6 +139,9 @@ class Obtainer:
 
     def kinds(self, artifact: Artifact) -> list[str]:
         """The kinds of sources of an artifact that a run asks, in its order: the run's own order when it has one, else the catalogue's."""
+        # What needs nothing but this checkout is nobody's to forbid.
+        if any(isinstance(source, Program) for source in artifact.sources):
+            return ["program"]
         allowed = [source.kind for source in artifact.sources if source.kind in self.options.sources]
         ordered = sorted(allowed, key=list(self.options.sources).index) if tuple(self.options.sources) != KINDS else allowed
         return [kind for kind in ordered if kind != "mirror" or self.options.mirror]
@@ -303,4 +306,10 @@ class _Job:
     reasons: list[str] = field(default_factory=list)
 
 
-_PAST = {"mirror": "from the mirror", "upstream": "from its publisher", "go": "built from source", "package": "from the distribution"}
+_PAST = {
+    "mirror": "from the mirror",
+    "upstream": "from its publisher",
+    "go": "built from source",
+    "package": "from the distribution",
+    "program": "from this checkout",
+}

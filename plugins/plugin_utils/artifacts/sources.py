@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The four kinds of sources. Each gives the parts of an artifact as files; `obtain` checks and packs them and puts them into the store."""
+"""The kinds of sources. Each gives the parts of an artifact as files; `obtain` checks and packs them and puts them into the store."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from typing import IO
 
 from . import apt, oci
 from .builder import Builder
-from .catalogue import SUMS, Artifact, Download, File, Go, Package, Upstream, expand, write_sums
+from .catalogue import SUMS, Artifact, Download, File, Go, Package, Program, Upstream, expand, write_sums
 from .download import fetch, read
 from .errors import ArtifactError, ChecksumMismatch, NotAsked, SourceUnavailable, Unreachable
 from .progress import Progress
@@ -93,6 +93,8 @@ def obtain(context: Context, target: Target, kind: str, progress: Progress) -> I
                 parts = context.builder.build(target.artifact, source, target.version, target.architecture, scratch, progress)
             case Package():
                 parts = _from_packages(context, target, source, scratch, progress)
+            case Program():
+                parts = _from_program(target, scratch)
             case _:
                 raise ArtifactError(f"{target.title}: {kind} is not a source that can be asked")
         return _put(context.store, target, kind, parts, scratch, download)
@@ -303,6 +305,14 @@ def _from_packages(context: Context, target: Target, source: Package, scratch: P
             raise SourceUnavailable(f"{codename} has {package} {found}, the catalogue asks for {target.version}")
         parts[part] = scratch / part
         apt.extract(deb, member, parts[part])
+    return parts
+
+
+def _from_program(target: Target, scratch: Path) -> dict[str, Path]:
+    parts = {file.path: scratch / file.path for file in target.artifact.files}
+    for name, path in parts.items():
+        path.parent.mkdir(parents=True, exist_ok=True)
+        shutil.copyfile(target.artifact.source(target.version) / name, path)
     return parts
 
 

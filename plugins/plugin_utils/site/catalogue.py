@@ -10,6 +10,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
+from ansible_collections.ashlar.stack.plugins.plugin_utils import programs
 from ansible_collections.ashlar.stack.plugins.plugin_utils.site.models import Manifest, Placement, Port, Problem, Release, SiteError, Slot, Stack
 from ansible_collections.ashlar.stack.plugins.plugin_utils.site.reading import did_you_mean, listed, quoted, read_yaml
 from ansible_collections.ashlar.stack.plugins.plugin_utils.site.structure import check
@@ -46,6 +47,20 @@ class Catalogue:
                 for part in ("slots", "planned", "alternatives"):
                     names.update(name for choice in content.get(part, {}).values() for name in as_tuple(choice))
         return frozenset(names - set(self.manifests))
+
+    def program(self, artifact: str) -> str | None:
+        """The version of an artifact that is a program of ours, which follows from its source; None when it is somebody else's.
+
+        :raises SiteError: its artifact.yml or its source can't be read.
+        """
+        file = self.root / "artifacts" / artifact / "artifact.yml"
+        content = read_yaml(file)
+        if not isinstance(content, dict) or not content.get("program"):
+            return None
+        try:
+            return programs.version(programs.folder(self.root / "artifacts", artifact))
+        except OSError as error:
+            raise SiteError([Problem(str(error.filename), (), f"can't be read: {error.strerror}.")]) from None
 
     def versions(self, artifact: str) -> tuple[str, ...]:
         """The versions of an artifact that can be had, newest last as the file has them.

@@ -36,6 +36,17 @@ def choose_versions(site: Site, release: Release, chosen: Sequence[str], catalog
         own = artifact in site.versions
         file = site.file if own else release.file
         version = site.versions[artifact] if own else release.versions.get(artifact)
+        try:
+            program = catalogue.program(artifact) if artifact in catalogue.artifacts else None
+        except SiteError as error:
+            problems += error.problems
+            continue
+        if program:
+            versions[artifact] = program
+            if version is not None:
+                reason = f"{artifact} is built from programs/{artifact}, and its version follows from that"
+                problems.append(Problem(file, ("versions", artifact), f"is {quoted(version)}. Nothing may be named here: {reason}. Remove the line."))
+            continue
         if version is None:
             text = f"names no version of {artifact}, which {component} installs. Add it to versions:, there or in the site file."
             problems.append(Problem(file, ("versions",), text))

@@ -53,9 +53,9 @@ def test_every_artifact_fits_the_schema_and_is_complete(name: str) -> None:
         artifact.sums(version)
         for source in artifact.sources:
             if isinstance(source, Go):
-                module = (artifact.folder(version) / "go.mod").read_text()
+                module = (artifact.source(version) / "go.mod").read_text()
                 assert directive(module, "toolchain"), "the toolchain decides the bytes"
-                assert "require" not in module or (artifact.folder(version) / "go.sum").is_file()
+                assert "require" not in module or (artifact.source(version) / "go.sum").is_file()
                 for files in source.change.values():
                     assert all((artifact.folder(version) / ours).is_file() for ours in files.values() if ours)
 
@@ -96,7 +96,7 @@ def change(*path: str | int, to: Any = None) -> dict[str, Any]:
     ("data", "words"),
     [
         (change("description"), "has no 'description'"),
-        (change("colour", to="red"), "a key of the file is 'colour'; allowed: description, versions"),
+        (change("colour", to="red"), "a key of the file is 'colour'; allowed: description, sources, versions"),
         (change("versions", to=["1.2.3"]), "versions is ['1.2.3']; allowed: a mapping"),
         (change("versions", to={1.2: {}}), "a version is 1.2; allowed: text in quotation marks"),
         (change("files"), "either `files` or `packages: true`"),
@@ -105,11 +105,15 @@ def change(*path: str | int, to: Any = None) -> dict[str, Any]:
         (change("files", to=["../x"]), "allowed: a path below the artifact's folder"),
         (change("files", to=[{"path": "tool", "mode": 755}]), "files[0].mode is 755; allowed: an octal number"),
         (change("sources", to=[]), "sources is empty"),
-        (change("sources", 0, "kind", to="magic"), "sources[0].kind is 'magic'; allowed: mirror, upstream, go, package"),
+        (change("sources", 0, "kind", to="magic"), "sources[0].kind is 'magic'; allowed: mirror, upstream, go, package, program"),
         (change("sources", 1, "url", to="https://x/{edition}"), "a placeholder of sources[1].url is '{edition}'; allowed: {version}"),
         (change("sources", 1, "members", to={"other": ""}), "what sources[1] gives is ['other']; allowed: exactly ['tool']"),
         (change("sources", 2, "disk_gib", to="much"), "disk_gib is 'much'; allowed: a number of GiB"),
         (change("sources", to=[{"kind": "package", "packages": ["x"]}]), "needs `extract`"),
+        (change("program", to=True), "either `versions` or `program: true`"),
+        (change("versions"), "either `versions` or `program: true`"),
+        (change("versions") | {"program": True}, "programs/tool is missing or empty"),
+        (change("sources", to=[{"kind": "program"}]), "the source `program` stands alone, with `program: true` and without `files`"),
         (change("sources", to=[{"kind": "package", "packages": ["x"], "codename": "trixie"}]), "belong together"),
         ("description: [", "cannot be read"),
         ("- 1", "the file is [1]; allowed: a mapping with"),
@@ -120,6 +124,15 @@ def test_a_wrong_file_is_one_clear_error(tmp_path: Path, data: Any, words: str) 
     with pytest.raises(ArtifactError, match=re.escape(words)) as caught:
         load(path)
     assert str(path) in str(caught.value) and "\n" not in str(caught.value)
+
+
+def test_no_checksum_is_recorded_of_a_program_that_is_no_more() -> None:
+    """A build of the source as it is now would go unchecked; `-e artifacts_record=true` records it."""
+    for name in CATALOGUE.names():
+        artifact = CATALOGUE.get(name)
+        if artifact.program:
+            recorded = {path.parent.name for path in artifact.directory.glob("*/SHA256SUMS")}
+            assert recorded <= set(artifact.versions), f"remove what is old in {artifact.directory}"
 
 
 def test_an_unknown_artifact_and_version_say_what_there_is(tmp_path: Path) -> None:

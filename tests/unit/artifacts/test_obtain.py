@@ -431,3 +431,40 @@ def test_a_build_that_cannot_be_falls_through(web: Web, shelf: Shelf, monkeypatc
     shelf.put("tool", [GO, upstream(web)], recorded())
     (one,) = shelf.obtainer().ensure({"tool": "1.0.0"})
     assert one.source == "upstream" and any("go cannot be used (no proxy); next: upstream" in line for line in shelf.said)
+
+
+def program(shelf: Shelf, **files: str) -> Path:
+    """An artifact `own` that is a program beside the catalogue."""
+    folder = shelf.directory.parent / "programs" / "own"
+    for name, text in files.items():
+        (folder / name.replace("__", "/")).parent.mkdir(parents=True, exist_ok=True)
+        (folder / name.replace("__", "/")).write_text(text)
+    (shelf.directory / "own").mkdir(parents=True, exist_ok=True)
+    text = "description: A program of our own.\nprogram: true\nsources: [{kind: program}]\n"
+    (shelf.directory / "own" / "artifact.yml").write_text(text)
+    return folder
+
+
+def test_a_program_of_ours_is_taken_from_the_checkout_whatever_sources_are_allowed(shelf: Shelf) -> None:
+    folder = program(shelf, tool="#!/bin/sh\n", lib__part="x", tests__test_part="assert 0")
+    (folder / "tool").chmod(0o755)
+    (version,) = shelf.obtainer().catalogue.get("own").versions
+    shelf.obtainer(sources=["mirror"]).ensure({"own": version})
+    index = shelf.store.read("own", version, "amd64")
+    assert index and [(file.path, file.mode) for file in index.files] == [("lib/part", "0644"), ("tool", "0755")]
+    assert shelf.store.blob(index.files[0].sha256).read_text() == "x"
+    assert (folder / "lib/part").read_text() == "x", "the source stays where it is"
+
+
+def test_a_program_that_was_changed_is_another_artifact(shelf: Shelf) -> None:
+    folder = program(shelf, tool="one")
+    (before,) = shelf.obtainer().catalogue.get("own").versions
+    shelf.obtainer().ensure({"own": before})
+    (folder / "tool").write_text("two")
+    with pytest.raises(ArtifactError, match=rf"own {before} is not what .*/programs/own holds, which is own-\w+"):
+        shelf.obtainer().ensure({"own": before})
+    (after,) = shelf.obtainer().catalogue.get("own").versions
+    shelf.obtainer().ensure({"own": after})
+    index = shelf.store.read("own", after, "amd64")
+    assert index and shelf.store.blob(index.files[0].sha256).read_text() == "two"
+    assert shelf.store.read("own", before, "amd64"), "a node that runs it can still have it"

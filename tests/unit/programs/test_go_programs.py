@@ -12,16 +12,16 @@ from ansible_collections.ashlar.stack.plugins.plugin_utils.artifacts.builder imp
 from ansible_collections.ashlar.stack.plugins.plugin_utils.artifacts.progress import Progress
 
 ROOT = Path(__file__).resolve().parents[3]
-PROGRAMS = sorted({file.parent for file in (ROOT / "artifacts").glob("*/*/*_test.go")})
+PROGRAMS = sorted({file.parent for file in (ROOT / "programs").glob("*/*_test.go")})
 
 
 def test_programs_with_tests_are_found() -> None:
-    assert {folder.parent.name for folder in PROGRAMS} >= {"consul_sync", "kubelet_csr_approver"}
+    assert {folder.name for folder in PROGRAMS} >= {"consul_sync", "kubelet_csr_approver"}
 
 
-@pytest.mark.parametrize("folder", PROGRAMS, ids=lambda folder: folder.parent.name)
+@pytest.mark.parametrize("folder", PROGRAMS, ids=lambda folder: folder.name)
 def test_program(folder: Path, tmp_path: Path) -> None:
-    go = Builder(tmp_path).go(Progress(folder.parent.name, print))
+    go = Builder(tmp_path).go(Progress(folder.name, print))
     done = subprocess.run(
         [str(go.path), "test", "./..."],
         cwd=folder,

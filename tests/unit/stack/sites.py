@@ -60,6 +60,8 @@ def write_collection(root: Path) -> Path:
         _write(role / "defaults" / "main.yml", {option: spec["default"] for option, spec in options.items() if "default" in spec})
     for artifact, versions in VERSIONS.items():
         _write(root / "artifacts" / artifact / "artifact.yml", {"versions": {version: {} for version in versions}})
+    _write(root / "artifacts" / "homely" / "artifact.yml", {"program": True})
+    _write(root / "programs" / "homely" / "settings.yml", {"colour": "red"})
     _write(root / "releases" / "2026.11.yml", {"name": "2026.11", "versions": RELEASE})
     for name, content in STACKS.items():
         _write(root / "stacks" / f"{name}.yml", {"name": name, **content})

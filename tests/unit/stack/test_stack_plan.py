@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable
 from ipaddress import IPv4Address
 from pathlib import Path
@@ -191,6 +192,12 @@ def test_stack_and_release_beside_the_site_come_before_the_collections(planned: 
     variables = shared(planned(files=own))
     assert variables["site_components"] == ["base", "etcd"]
     assert variables["artifact_versions"] == {"etcd": "3.5.21"}
+
+
+def test_a_program_of_ours_has_the_version_of_its_source_and_no_release_names_it(planned: Planned) -> None:
+    own = {"stacks/homely.yml": "name: homely\ndescription: A program of ours and nothing else.\nslots: {dashboard: homely}\n"}
+    versions = shared(planned(site={"stack": "homely"}, files=own))["artifact_versions"]
+    assert re.fullmatch(r"own-[0-9a-f]{12}", versions["homely"])
 
 
 @pytest.mark.parametrize(

@@ -33,7 +33,7 @@ any_unparsed_is_failed = {strict}
 def checkout(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A checkout of the small collection with the real plugin."""
     root = write_collection(tmp_path_factory.mktemp("checkout"))
-    for folder in ("plugins/inventory", "plugins/plugin_utils/site"):
+    for folder in ("plugins/inventory", "plugins/plugin_utils"):
         shutil.copytree(REPOSITORY / folder, root / folder, ignore=shutil.ignore_patterns("__pycache__"))
     (root / ".collections" / "ansible_collections" / "ashlar").mkdir(parents=True)
     (root / ".collections" / "ansible_collections" / "ashlar" / "stack").symlink_to("../../..")

@@ -1,5 +1,0 @@
-module ashlar.internal/artifacts/kubelet_csr_approver
-
-go 1.26.0
-
-toolchain go1.26.8

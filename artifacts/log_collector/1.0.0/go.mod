@@ -1,5 +1,0 @@
-module ashlar.internal/artifacts/log_collector
-
-go 1.26.0
-
-toolchain go1.26.8
