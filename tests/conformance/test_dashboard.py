@@ -273,7 +273,7 @@ def test_the_edge_leads_to_it(plan: Plan, nodes: dict[str, Node], person: tuple[
         def look(visitor: Visitor = visitor) -> bool:
             return visitor.log_in(*person)[0] == 303
 
-        until(f"{name} leads to the portal", look, 30, 1)
+        until(f"{name} leads to the portal", look, pause=1)
         until("the page is whole", lambda visitor=visitor: notes(visitor.page()) == [], pause=1)  # type: ignore[misc]
         assert visitor.ask("/")[2]["Strict-Transport-Security"]
 

@@ -122,7 +122,7 @@ def test_the_status_names_the_edges(workload: Workload, plan: Plan, ingress: Cal
         found = workload.cluster.get(f"{INGRESSES.format(namespace=workload.namespace)}/{name}")
         return {str(one.get("ip")) for one in found["status"].get("loadBalancer", {}).get("ingress", [])}
 
-    until(f"the status of {name} is {sorted(wanted)}", lambda: addresses() == wanted, 90)
+    until(f"the status of {name} is {sorted(wanted)}", lambda: addresses() == wanted)
 
 
 def test_an_ingress_of_another_class_is_left_alone(edges: list[Node], ingress: Callable[..., str]) -> None:

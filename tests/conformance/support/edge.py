@@ -95,7 +95,7 @@ def who(workload: Workload) -> dict[str, str]:
 
 def pods(workload: Workload) -> list[str]:
     """Their addresses, once there is one on each node."""
-    return until("a web server is ready on each node", lambda: list(found) if len(found := who(workload)) == len(workload.pods) else [], 120)
+    return until("a web server is ready on each node", lambda: list(found) if len(found := who(workload)) == len(workload.pods) else [])
 
 
 def scale(workload: Workload, name: str, count: int) -> list[Object]:
