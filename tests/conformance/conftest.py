@@ -21,7 +21,7 @@ import pytest
 from .support import plan as plans
 from .support.catalogue import Catalogue
 from .support.cluster import Cluster, Workload, condition, daemon_set, random_name, service
-from .support.figures import Tell
+from .support.figures import Tell, brief
 from .support.monitoring import container
 from .support.nodes import Node, connect, inactive
 from .support.power import Power, reachable, switch
@@ -54,10 +54,6 @@ def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
     if "control_node" in metafunc.fixturenames:
         *others, last = plan_of(metafunc.config).on("kubernetes_control") or [""]
         metafunc.parametrize("control_node", [*(pytest.param(name, marks=pytest.mark.long) for name in others), last])
-
-
-def brief() -> bool:
-    return os.environ.get("ASHLAR_CONFORMANCE") == "brief"
 
 
 def spared(item: pytest.Item, site: str) -> bool:

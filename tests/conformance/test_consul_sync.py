@@ -318,7 +318,7 @@ def test_silent_on_the_active_node_another_takes_over_and_it_writes_no_more(
 
 
 @pytest.mark.disruptive
-@pytest.mark.parametrize("whose", ["the leader's", "the active node's"])
+@pytest.mark.parametrize("whose", ["the leader's", pytest.param("the active node's", marks=pytest.mark.long)])
 def test_a_server_of_consul_is_killed(
     whose: str, workload: Workload, made: Callable[..., str], catalogue: Catalogue, nodes: dict[str, Node], plan: Plan, tell: Tell
 ) -> None:

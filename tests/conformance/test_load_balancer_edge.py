@@ -235,6 +235,7 @@ def test_nothing_is_lost_while_instances_come_go_and_die_and_routes_change(
     assert load.failures == []
 
 
+@pytest.mark.long
 def test_latency_beside_a_pod_asked_directly(routes: Routes, workload: Workload, edges: list[Node], domain: str, tell: Tell) -> None:
     name = random_name("latency")
     routes.add(name, pods(workload)[0], route_host=f"{name}.{domain}")
@@ -351,6 +352,7 @@ def test_nothing_is_lost_while_a_node_with_an_instance_is_off(
     assert load.failures == []
 
 
+@pytest.mark.long
 @pytest.mark.disruptive
 def test_nothing_is_lost_while_the_catalogue_loses_its_leader(
     routes: Routes, workload: Workload, edges: list[Node], nodes: dict[str, Node], domain: str, tell: Tell

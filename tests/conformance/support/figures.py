@@ -3,11 +3,17 @@
 
 from __future__ import annotations
 
+import os
 import statistics
 from collections.abc import Callable, Sequence
 
 Tell = Callable[[str], None]
 """The fixture `tell`: says a figure, with words that explain it."""
+
+
+def brief() -> bool:
+    """Whether only what every change has to pass is asked for: that things work, not how fast they are."""
+    return os.environ.get("ASHLAR_CONFORMANCE") == "brief"
 
 
 def judged(what: str, seconds: float, limit: float) -> str:
