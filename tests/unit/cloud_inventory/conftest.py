@@ -137,7 +137,7 @@ def moto() -> Iterator[str]:
 @pytest.fixture
 def aws(moto: str, monkeypatch: pytest.MonkeyPatch) -> Callable[[str], Any]:
     """An empty account that the environment leads to: region -> its EC2 client."""
-    requests.post(f"{moto}/moto-api/reset", timeout=10)
+    requests.post(f"{moto}/moto-api/reset", timeout=120)
     for name, value in {"AWS_ENDPOINT_URL": moto, "AWS_ACCESS_KEY_ID": "AKIAEXAMPLEEXAMPLE00", "AWS_SECRET_ACCESS_KEY": "example-secret-of-aws"}.items():
         monkeypatch.setenv(name, value)
     return lambda region: boto3.client("ec2", region_name=region)
