@@ -98,7 +98,7 @@ def tell(record_property: Callable[[str, object], None]) -> Tell:
 @pytest.fixture(scope="session")
 def rounds() -> int:
     """How often that is done which is measured: once shows that it works, a figure needs more."""
-    return 1 if brief() else 20
+    return 1 if brief() else 10
 
 
 @pytest.fixture(scope="session")

@@ -36,7 +36,7 @@ class Power(Protocol):
 
 
 def _here(command: list[str]) -> str:
-    return subprocess.run(command, capture_output=True, text=True, timeout=90, check=True).stdout
+    return subprocess.run(command, capture_output=True, text=True, timeout=300, check=True).stdout
 
 
 @dataclass(frozen=True)
