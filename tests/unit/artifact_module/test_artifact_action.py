@@ -110,7 +110,7 @@ class Site:
             (self.path / f"{host}.json").unlink(missing_ok=True)
         done = subprocess.run(
             [str(Path(sys.executable).with_name("ansible-playbook")), "-i", f"{self.path}/hosts.yml", *options, f"{self.path}/play.yml"],
-            capture_output=True, text=True, timeout=120, check=False, env=environment,
+            capture_output=True, text=True, timeout=600, check=False, env=environment,
         )  # fmt: skip
         results = {host: json.loads((self.path / f"{host}.json").read_text()) for host in hosts.split() if (self.path / f"{host}.json").exists()}
         return done.returncode, results, done.stdout + done.stderr
