@@ -10,7 +10,7 @@ BIN := $(VENV)/bin
 INVENTORY := inventories/$(SITE)
 export PATH := $(CURDIR)/$(BIN):$(PATH)
 
-.PHONY: help quickstart nodes artifacts tools bundle test lint unit molecule test-openstack conformance bench docs lock clean clean-store
+.PHONY: help quickstart nodes artifacts tools bundle test test-all lint unit molecule test-openstack conformance bench docs lock clean clean-store
 
 help: ## Say what can be made
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-14s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -37,6 +37,9 @@ bundle: $(VENV)/.ready ## Write one archive that installs the site without any n
 
 test: $(VENV)/.ready-dev $(BIN)/tofu ## Lint, unit tests, Molecule and conformance on real nodes
 	@python tests/run.py
+
+test-all: $(VENV)/.ready-dev $(BIN)/tofu ## Everything: `make test`, long faults, figures and terraform/openstack
+	@python tests/run.py --all
 
 lint unit: $(VENV)/.ready-dev $(BIN)/tofu ## One of the suites of `make test`
 	@python tests/run.py $@
@@ -73,7 +76,7 @@ clean: ## Remove the local nodes, their network, credentials and state
 	    ansible-playbook -i localhost, playbooks/local_nodes_destroy.yml -e local_nodes_site=$$site -e local_nodes_inventory=$(CURDIR)/$$folder; fi; \
 	  rm -rf $$folder/{credentials,state,10-nodes.yml}; \
 	done
-	@rm -rf .ansible .mypy_cache .ruff_cache .pytest_cache
+	@rm -rf .ansible .cache .mypy_cache .ruff_cache .pytest_cache
 
 clean-store: ## Remove what all checkouts of this machine share: built and fetched artifacts, node images
 	@rm -rf "$${ASHLAR_STORE:-$$HOME/.cache/ashlar/store}" "$${ASHLAR_CACHE:-$$HOME/.cache/ashlar}"

@@ -5,6 +5,9 @@ ASHLAR_INVENTORY names the site (a folder or a file; default inventories/local).
 slots or components it is about, and is left out where the site has none, as is one that uses the fixture `cluster` where there
 is no orchestrator; a test marked `disruptive` switches off what the platform has to do without, and runs last (`-m "not disruptive"`
 leaves them out). Tests that measure something are those that use the fixture `tell` (`-m figures -s` shows what).
+
+ASHLAR_CONFORMANCE=brief is what every change has to pass: without tests marked `long`, with a fault that is marked `scenario` only on the
+site of that Molecule scenario, where it is cheapest to make, and without repeating for a figure's sake.
 """
 
 from __future__ import annotations
@@ -18,10 +21,10 @@ import pytest
 from .support import plan as plans
 from .support.catalogue import Catalogue
 from .support.cluster import Cluster, Workload, condition, daemon_set, random_name, service
-from .support.figures import Tell
+from .support.figures import Tell, brief
 from .support.monitoring import container
-from .support.nodes import Node, connect
-from .support.power import BOOT, Power, reachable, switch
+from .support.nodes import Node, connect, inactive
+from .support.power import Power, reachable, switch
 from .support.waiting import at_once, until
 
 _plan = pytest.StashKey[plans.Plan]()
@@ -32,6 +35,8 @@ def pytest_configure(config: pytest.Config) -> None:
     config.addinivalue_line("markers", "needs(*names): slots or components the site must have")
     config.addinivalue_line("markers", "disruptive: switches off what the platform has to do without; runs last")
     config.addinivalue_line("markers", "figures: measures something and tells it")
+    config.addinivalue_line("markers", "long: takes long and rarely finds what others do not; not for every change")
+    config.addinivalue_line("markers", "scenario(name): of all Molecule scenarios this one alone proves it to every change")
 
 
 def plan_of(config: pytest.Config) -> plans.Plan:
@@ -45,9 +50,16 @@ def plan_of(config: pytest.Config) -> plans.Plan:
 
 
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
-    """A test that asks for `control_node` runs once for each."""
+    """A test that asks for `control_node` runs once for each, the last alone for every change."""
     if "control_node" in metafunc.fixturenames:
-        metafunc.parametrize("control_node", plan_of(metafunc.config).on("kubernetes_control"))
+        *others, last = plan_of(metafunc.config).on("kubernetes_control") or [""]
+        metafunc.parametrize("control_node", [*(pytest.param(name, marks=pytest.mark.long) for name in others), last])
+
+
+def spared(item: pytest.Item, site: str) -> bool:
+    """Whether a test is left out of what every change has to pass."""
+    homes = [f"mol-{name}" for mark in item.iter_markers("scenario") for name in mark.args]
+    return brief() and (item.get_closest_marker("long") is not None or bool(homes and site.startswith("mol-") and site not in homes))
 
 
 def needs(item: pytest.Item) -> set[str]:
@@ -64,7 +76,7 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
         if "tell" in getattr(item, "fixturenames", ()):
             item.add_marker("figures")
     plan = plan_of(config)
-    unneeded = [item for item in ours if not all(plan.has(name) for name in needs(item))]
+    unneeded = [item for item in ours if not all(plan.has(name) for name in needs(item)) or spared(item, plan.site)]
     if unneeded:
         config.hook.pytest_deselected(items=unneeded)
     last = [item for item in ours if item.get_closest_marker("disruptive")]
@@ -81,6 +93,12 @@ def tell(record_property: Callable[[str, object], None]) -> Tell:
         record_property("figure", figure)
 
     return say
+
+
+@pytest.fixture(scope="session")
+def rounds() -> int:
+    """How often that is done which is measured: once shows that it works, a figure needs more."""
+    return 1 if brief() else 10
 
 
 @pytest.fixture(scope="session")
@@ -119,27 +137,43 @@ def cluster(plan: plans.Plan) -> Cluster:
     """The API as the administrator, once all nodes are ready."""
     made = Cluster.of(plan.credentials / "admin.kubeconfig", plan.site, plan.on("kubernetes_control"))
     wanted = set(plan.on("kubernetes_node"))
-    until(f"nodes {', '.join(sorted(wanted))} are ready", lambda: made.ready_nodes() >= wanted, 120)
+    until(f"nodes {', '.join(sorted(wanted))} are ready", lambda: made.ready_nodes() >= wanted)
     return made
 
 
-@pytest.fixture
-def whole(plan: plans.Plan, nodes: dict[str, Node], power: Power, request: pytest.FixtureRequest) -> Iterator[None]:
-    """Whatever a test has left: every node is on, and what keeps the site together is well before the next test begins."""
+@pytest.fixture(autouse=True)
+def whole(request: pytest.FixtureRequest) -> Iterator[None]:
+    """After a disruptive test, whatever has become of it: every node is on, and what keeps the site together is well before the next test begins."""
+    if not request.node.get_closest_marker("disruptive"):
+        yield
+        return
+    plan, nodes, power = (request.getfixturevalue(name) for name in ("plan", "nodes", "power"))
     cluster: Cluster | None = request.getfixturevalue("cluster") if plan.has("kubernetes_node") else None
     yield
     for node in nodes.values():
         if not reachable(node):
             power.on(node)
-    at_once(lambda node: until(f"{node.name} answers by SSH", lambda: reachable(node), BOOT), nodes.values())
+    at_once(lambda node: until(f"{node.name} answers by SSH", lambda: reachable(node)), nodes.values())
+    at_once(restored, nodes.values())
     if cluster:
-        until("all nodes are ready", lambda: cluster.ready_nodes() >= set(plan.on("kubernetes_node")), BOOT)
+        until("all nodes are ready", lambda: cluster.ready_nodes() >= set(plan.on("kubernetes_node")))
         api = plan.on("kubernetes_control")
-        at_once(lambda name: until(f"the API server of {name} is ready", lambda: cluster.ask(name, "GET", "/readyz")[1] == "ok", 60), api)
+        at_once(lambda name: until(f"the API server of {name} is ready", lambda: cluster.ask(name, "GET", "/readyz")[1] == "ok"), api)
     if plan.has("consul"):
         catalogue, asking = Catalogue(plan), [nodes[name] for name in plan.on("consul")]
-        until("there is a leader that every agent knows", lambda: len(set(at_once(catalogue.leader, asking)) - {""}) == 1, BOOT)
-        until("all servers of the catalogue are well", lambda: catalogue.get(asking[0], "/v1/operator/autopilot/health")["Healthy"], BOOT)
+        until("there is a leader that every agent knows", lambda: len(set(at_once(catalogue.leader, asking)) - {""}) == 1)
+        until("all servers of the catalogue are well", lambda: catalogue.get(asking[0], "/v1/operator/autopilot/health")["Healthy"])
+
+
+def restored(node: Node) -> None:
+    """Every unit runs, if need be because it is started here. That it had to be is the fault of the test before, or of the unit, and is told."""
+    try:
+        until(f"every unit of {node.name} runs", lambda: inactive(node) == [])
+    except AssertionError:
+        down = inactive(node)
+        node.run(f"systemctl start --no-block {' '.join(unit.split()[0] for unit in down)}")
+        until(f"every unit of {node.name} runs once it is started", lambda: inactive(node) == [])
+        pytest.fail(f"{node.name}: {', '.join(down)} did not come back by itself")
 
 
 @pytest.fixture(scope="session")
@@ -150,7 +184,7 @@ def workload(plan: plans.Plan, cluster: Cluster) -> Iterator[Workload]:
     labels = {"pod-security.kubernetes.io/enforce": "restricted"}
     cluster.create({"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": namespace, "labels": labels}})
     try:
-        until("the namespace has its service account", lambda: cluster.get(f"/api/v1/namespaces/{namespace}/serviceaccounts/default"), 20)
+        until("the namespace has its service account", lambda: cluster.get(f"/api/v1/namespaces/{namespace}/serviceaccounts/default"))
         cluster.create(daemon_set("probe", image, blob_kb=4096), namespace)
         made = cluster.create(service("probe", kind="NodePort"), namespace)
         cluster.create(service("probe-headless", app="probe", headless=True), namespace)
@@ -160,7 +194,7 @@ def workload(plan: plans.Plan, cluster: Cluster) -> Iterator[Workload]:
             ready = {pod["spec"]["nodeName"]: pod for pod in cluster.pods(namespace, "app=probe") if condition(pod, "Ready") == "True"}
             return ready if set(ready) == wanted else {}
 
-        pods = until(f"a pod is ready on each of {', '.join(sorted(wanted))}", look, 120)
+        pods = until(f"a pod is ready on each of {', '.join(sorted(wanted))}", look)
         yield Workload(cluster, namespace, image, pods, made)
     finally:
         cluster.delete(f"/api/v1/namespaces/{namespace}")

@@ -7,7 +7,7 @@ import time
 
 import pytest
 
-from .support.nodes import Node
+from .support.nodes import Node, inactive, wanted
 from .support.plan import Plan
 from .support.waiting import at_once, until
 
@@ -24,17 +24,6 @@ PRIVILEGED = {
 }
 
 
-def units(node: Node) -> list[str]:
-    """The units Ashlar has laid down on a node."""
-    return [name.removesuffix(".json") for name in node.run("ls /var/lib/ashlar/units").split()]
-
-
-def wanted(node: Node) -> list[str]:
-    """Those of them that are to run: not what is stopped or masked on purpose."""
-    found = node.run(f"systemctl is-enabled {' '.join(units(node))} || true").split()
-    return [unit for unit, state in zip(units(node), found, strict=True) if state.startswith("enabled")]
-
-
 def test_no_unit_has_failed(every: list[Node]) -> None:
     for node, failed in zip(every, at_once(lambda node: node.run("systemctl list-units --failed --no-legend --plain"), every), strict=True):
         assert failed == "", f"{node.name}: {failed}"
@@ -42,10 +31,8 @@ def test_no_unit_has_failed(every: list[Node]) -> None:
 
 def test_every_unit_of_the_platform_is_active_and_starts_with_the_node(every: list[Node]) -> None:
     for node in every:
-        names = wanted(node)
-        assert names, f"{node.name}: Ashlar remembers no unit"
-        states = dict(zip(names, node.run(f"systemctl is-active {' '.join(names)} || true").split(), strict=True))
-        assert set(states.values()) == {"active"}, (node.name, states)
+        assert wanted(node), f"{node.name}: Ashlar remembers no unit"
+        assert inactive(node) == [], node.name
 
 
 def test_no_unit_restarts_again_and_again(every: list[Node]) -> None:

@@ -5,24 +5,22 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterator
-from functools import partial
 
 import pytest
 
 from .support.catalogue import Catalogue
 from .support.cluster import FOLDERS, Cluster, Object, Workload, random_name, service
-from .support.figures import Tell, mostly
+from .support.figures import Tell, judged, mostly
 from .support.nodes import Node
 from .support.plan import Plan
-from .support.waiting import PATIENCE, at_once, holds, until
+from .support.waiting import at_once, holds, until
 
 pytestmark = [pytest.mark.needs("consul_sync")]
 
 APPEARS = 1.0
 """Seconds, of the median."""
 TAKEOVER = 20.0
-"""Seconds, of each: five to nine are usual, and one value alone tells about the machine, too."""
-ROUNDS = 40
+"""Seconds; five to nine are usual."""
 SLICES = "/apis/discovery.k8s.io/v1/namespaces/{namespace}/endpointslices"
 LEASE = "/apis/coordination.k8s.io/v1/namespaces/kube-system/leases/ashlar-consul-sync"
 
@@ -79,8 +77,7 @@ def move(workload: Workload, name: str, addresses: list[str]) -> None:
     until(
         f"the API takes the endpoints of {name}",
         lambda: workload.cluster.patch(path, {"endpoints": endpoints(name, addresses)["endpoints"]}),
-        20,
-        0.1,
+        pause=0.1,
     )
 
 
@@ -96,10 +93,10 @@ def addresses(catalogue: Catalogue, node: Node, name: str) -> set[str]:
     return {str(one["ServiceAddress"]) for one in instances(catalogue, node, name)}
 
 
-def becomes(catalogue: Catalogue, node: Node, name: str, wanted: set[str], seconds: float = PATIENCE) -> float:
+def becomes(catalogue: Catalogue, node: Node, name: str, wanted: set[str]) -> float:
     """Seconds until the catalogue has these addresses of a name and no others."""
     start = time.monotonic()
-    until(f"{name} is at {sorted(wanted)}", lambda: addresses(catalogue, node, name) == wanted, seconds, 0.05)
+    until(f"{name} is at {sorted(wanted)}", lambda: addresses(catalogue, node, name) == wanted, pause=0.05)
     return time.monotonic() - start
 
 
@@ -118,14 +115,14 @@ def figures(node: Node, plan: Plan) -> dict[str, float]:
 
 
 def test_an_endpoint_is_in_the_names_of_all_nodes_at_once(
-    workload: Workload, made: Callable[..., str], catalogue: Catalogue, nodes: dict[str, Node], plan: Plan, tell: Tell
+    workload: Workload, made: Callable[..., str], catalogue: Catalogue, nodes: dict[str, Node], plan: Plan, tell: Tell, rounds: int
 ) -> None:
     name = made(["192.0.2.1"])
     asking = [nodes[node] for node in plan.on("consul")]
     becomes(catalogue, asking[0], named(workload, name), {"192.0.2.1"})
     ahead = {node.name: node.ahead() for node in asking}
     came: list[float] = []
-    for number in range(ROUNDS):
+    for number in range(rounds):
         address = f"198.51.100.{number + 1}"
 
         def work(node: Node | None, address: str = address) -> float:
@@ -175,7 +172,7 @@ def test_a_pod_that_is_not_ready_is_not_in_the_catalogue(workload: Workload, cat
     name = random_name("unready")
     workload.deployment(name, 2)
     try:
-        pods = workload.running(name, 2, 60)
+        pods = workload.running(name, 2)
         becomes(catalogue, one, named(workload, name), {pod["status"]["podIP"] for pod in pods})
         gone, stays = pods
         workload.cluster.shell(workload.namespace, gone["metadata"]["name"], "rm /www/index.html")
@@ -292,8 +289,7 @@ def test_killed_on_the_active_node_it_catches_up(
     where.run("systemctl kill --signal=KILL consul-sync")
     move(workload, name, ["192.0.2.2", "192.0.2.3"])
     took = becomes(catalogue, one, named(workload, name), {"192.0.2.2", "192.0.2.3"})
-    tell(f"consul_sync killed on {where.name}: caught up after {took:.1f} s, active is {active(workload.cluster)}")
-    assert took <= TAKEOVER
+    tell(judged(f"consul_sync killed on {where.name}: caught up, active is {active(workload.cluster)}", took, TAKEOVER))
 
 
 @pytest.mark.disruptive
@@ -311,7 +307,7 @@ def test_silent_on_the_active_node_another_takes_over_and_it_writes_no_more(
         move(workload, name, ["192.0.2.2"])
         took = becomes(catalogue, one, named(workload, name), {"192.0.2.2"})
         now = active(workload.cluster)
-        tell(f"consul_sync of {where.name} silent: {now} has caught up after {took:.1f} s")
+        tell(judged(f"consul_sync of {where.name} silent: {now} has caught up", took, TAKEOVER))
         assert now != where.name
     finally:
         where.run("systemctl kill --signal=CONT consul-sync")
@@ -319,11 +315,10 @@ def test_silent_on_the_active_node_another_takes_over_and_it_writes_no_more(
     becomes(catalogue, one, named(workload, name), {"192.0.2.4"})
     assert holds("the catalogue stays right", lambda: addresses(catalogue, one, named(workload, name)) == {"192.0.2.4"}, 5)
     until("one alone is active, and knows it", lambda: leading(nodes, plan) == [active(workload.cluster)])
-    assert took <= TAKEOVER
 
 
 @pytest.mark.disruptive
-@pytest.mark.parametrize("whose", ["the leader's", "the active node's"])
+@pytest.mark.parametrize("whose", ["the leader's", pytest.param("the active node's", marks=pytest.mark.long)])
 def test_a_server_of_consul_is_killed(
     whose: str, workload: Workload, made: Callable[..., str], catalogue: Catalogue, nodes: dict[str, Node], plan: Plan, tell: Tell
 ) -> None:
@@ -342,13 +337,13 @@ def test_a_server_of_consul_is_killed(
     try:
         move(workload, name, ["192.0.2.2", "192.0.2.3"])
         took = becomes(catalogue, other, named(workload, name), {"192.0.2.2", "192.0.2.3"})
-        tell(f"{whose} Consul killed on {gone.name}: caught up after {took:.1f} s, active is {active(workload.cluster)}")
+        # Consul has another leader first, and then another node is active.
+        tell(judged(f"{whose} Consul killed on {gone.name}: caught up, active is {active(workload.cluster)}", took, 2 * TAKEOVER))
     finally:
         gone.run("systemctl start --no-block consul")
-        until("Consul is back", lambda: catalogue.leader(gone), 60)
+        until("Consul is back", lambda: catalogue.leader(gone))
     move(workload, name, ["192.0.2.4"])
     becomes(catalogue, gone, named(workload, name), {"192.0.2.4"})
-    assert took <= 2 * TAKEOVER, "Consul has another leader first, and then another node is active"
 
 
 @pytest.mark.disruptive
@@ -358,10 +353,10 @@ def test_api_servers_start_again(
     name = made(["192.0.2.1"])
     becomes(catalogue, one, named(workload, name), {"192.0.2.1"})
     for number, node in enumerate([nodes[name_] for name_ in plan.on("kubernetes_control")]):
-        node.run("systemctl restart kube-apiserver", 60)
+        node.run("systemctl restart kube-apiserver")
         wanted = f"192.0.2.{10 + number}"
         move(workload, name, [wanted])
-        took = becomes(catalogue, one, named(workload, name), {wanted}, 30)
+        took = becomes(catalogue, one, named(workload, name), {wanted})
         tell(f"API server of {node.name} started again: followed after {took:.2f} s")
-    ready = partial(until, "all API servers are ready", seconds=60)
-    ready(look=lambda: all(workload.cluster.ask(name_, "GET", "/readyz")[1] == "ok" for name_ in plan.on("kubernetes_control")))
+    control = plan.on("kubernetes_control")
+    until("all API servers are ready", lambda: all(workload.cluster.ask(name_, "GET", "/readyz")[1] == "ok" for name_ in control))

@@ -14,19 +14,19 @@ import pytest
 
 from .support.catalogue import Catalogue
 from .support.cluster import Workload, random_name
-from .support.figures import Tell, mostly
-from .support.nodes import Node
+from .support.figures import Tell, judged, mostly
+from .support.nodes import Node, snapshot
 from .support.plan import Plan, manifest
-from .support.power import BOOT, Power, reachable
+from .support.power import Power, reachable
 from .support.remote import LISTEN
-from .support.waiting import at_once, until
+from .support.waiting import PATIENCE, at_once, until
 
 pytestmark = [pytest.mark.needs("discovery"), pytest.mark.needs("consul", "coredns")]
 
 APPEARS, DISAPPEARS = 1.0, 3.0
 """Seconds, of the median."""
-WRITES, SILENT = 20.0, 5.0
-"""Seconds, of each: writes are back after five to seven and names are never away, and one value alone tells about the machine, too."""
+WRITES = 20.0
+"""Seconds; five to seven are usual."""
 PORT = 18473
 
 
@@ -44,7 +44,7 @@ def server(plan: Plan) -> str:
 def voters(catalogue: Catalogue, nodes: dict[str, Node]) -> list[Node]:
     """The nodes whose servers decide."""
     some = next(iter(nodes.values()))
-    until("there is a leader", lambda: catalogue.leader(some), BOOT)
+    until("there is a leader", lambda: catalogue.leader(some))
     return [nodes[one["Node"]] for one in catalogue.servers(some)]
 
 
@@ -74,7 +74,7 @@ def asked(node: Node, name: str) -> set[str]:
     return {line.split()[0] for line in out.splitlines()}
 
 
-def knows(node: Node, name: str, addresses: set[str], seconds: float) -> None:
+def knows(node: Node, name: str, addresses: set[str]) -> None:
     """Waits until the host itself finds exactly these addresses."""
 
     def look() -> bool:
@@ -82,14 +82,14 @@ def knows(node: Node, name: str, addresses: set[str], seconds: float) -> None:
         assert found == addresses, f"{sorted(found)}"
         return True
 
-    until(f"{node.name} finds {name} at {sorted(addresses)}", look, seconds)
+    until(f"{node.name} finds {name} at {sorted(addresses)}", look)
 
 
 def test_every_host_finds_what_runs_on_every_node(plan: Plan, every: list[Node], catalogue: Catalogue) -> None:
     services = wanted_services(plan)
     assert services
     for service, addresses in services.items():
-        at_once(partial(knows, name=catalogue.name(service), addresses=addresses, seconds=20), every)
+        at_once(partial(knows, name=catalogue.name(service), addresses=addresses), every)
 
 
 def test_a_port_has_its_name_as_tag_and_a_record_of_its_number(plan: Plan, every: list[Node], server: str, catalogue: Catalogue) -> None:
@@ -106,10 +106,10 @@ def test_what_is_not_in_the_catalogue_has_no_name(every: list[Node], server: str
 
 
 def test_a_service_registered_on_one_node_resolves_on_all_others_at_once(
-    every: list[Node], server: str, catalogue: Catalogue, service: str, tell: Tell
+    every: list[Node], server: str, catalogue: Catalogue, service: str, tell: Tell, rounds: int
 ) -> None:
     took = []
-    for number in range(4):
+    for number in range(rounds):
         here = every[number % len(every)]
         others = [node for node in every if node is not here]
         name = f"{service}-{number}"
@@ -130,10 +130,10 @@ def test_a_service_registered_on_one_node_resolves_on_all_others_at_once(
 
 
 def test_a_killed_instance_leaves_the_names_of_all_nodes(
-    every: list[Node], server: str, catalogue: Catalogue, service: str, tell: Tell
+    every: list[Node], server: str, catalogue: Catalogue, service: str, tell: Tell, rounds: int
 ) -> None:
     here, took = every[-1], []
-    for _ in range(3):
+    for _ in range(rounds):
         here.run(f"systemd-run --quiet --collect --unit={service} python3 -c '{LISTEN}' 0.0.0.0 {PORT}")
         until("the instance listens", lambda: here.connects(here.address, PORT) == "open")
         catalogue.register(here, service, PORT, check=True)
@@ -262,9 +262,7 @@ def test_the_host_still_resolves_names_while_its_name_server_is_down(every: list
         pytest.skip("this node's own name servers know neither other nodes nor the world")
     node.run("systemctl stop coredns")
     try:
-        start = time.monotonic()
-        assert asked(node, known), f"{known} is not resolved without the node's name server"
-        assert time.monotonic() - start < 5
+        until(f"{known} is resolved without the node's name server", lambda: asked(node, known))
     finally:
         node.run("systemctl start coredns")
 
@@ -294,11 +292,10 @@ def test_what_something_else_writes_into_resolv_conf_is_asked_and_given_back(eve
 
 def test_a_snapshot_can_be_taken_and_read(voters: list[Node]) -> None:
     node = voters[0]
-    before = node.run("ls /var/lib/consul-snapshots").split()
-    node.run("systemctl start consul-snapshot.service", 60)
-    after = node.run("ls /var/lib/consul-snapshots").split()
-    assert len(set(after) - set(before)) == 1
-    assert all(name.endswith(".snap") for name in after)
+    newest = snapshot(node, "consul-snapshot.service", "/var/lib/consul-snapshots")
+    assert "Register" in node.run(f"/opt/ashlar/consul/current/consul snapshot inspect {newest}")
+    kept = node.run("ls /var/lib/consul-snapshots").split()
+    assert all(name.endswith(".snap") for name in kept), f"what a killed run has left is still there: {kept}"
 
 
 def test_all_servers_vote_and_agree(voters: list[Node], every: list[Node], catalogue: Catalogue, plan: Plan) -> None:
@@ -311,20 +308,21 @@ def test_all_servers_vote_and_agree(voters: list[Node], every: list[Node], catal
 
 
 @pytest.fixture
-def several(voters: list[Node], whole: None) -> None:
-    """There is something to fall back on, and what a test has left is made whole."""
+def several(voters: list[Node]) -> None:
+    """There is something to fall back on."""
     if len(voters) < 3:
         pytest.skip("with one server there is nothing to fall back on")
 
 
 def write(catalogue: Catalogue, node: Node, key: str, value: str) -> bool:
-    return catalogue.call(node, "PUT", f"/v1/kv/ashlar/conformance/{key}", value, seconds=2).reply.status == 200
+    return catalogue.call(node, "PUT", f"/v1/kv/ashlar/conformance/{key}", value).reply.status == 200
 
 
 def read(catalogue: Catalogue, node: Node, key: str) -> str:
     return str(json.loads(catalogue.call(node, "GET", f"/v1/kv/ashlar/conformance/{key}?raw").reply.body))
 
 
+@pytest.mark.scenario("consul")
 @pytest.mark.disruptive
 def test_names_are_answered_and_writes_come_back_while_the_leader_is_off(
     several: None, nodes: dict[str, Node], voters: list[Node], power: Power, server: str, catalogue: Catalogue, service: str, tell: Tell
@@ -347,14 +345,13 @@ def test_names_are_answered_and_writes_come_back_while_the_leader_is_off(
         return time.monotonic() - start
 
     took, *seen = at_once(work, [None, *others])
-    tell(f"leader {gone.name} off: writes again after {took:.1f} s; names meanwhile never away for more than {max(longest for _, longest in seen):.2f} s")
-    assert took <= WRITES
-    for node, (counts, longest) in zip(others, seen, strict=True):
+    names = f"names meanwhile never away for more than {max(longest for _, longest in seen):.2f} s"
+    tell(judged(f"leader {gone.name} off: {names}; writes again", took, WRITES))
+    for node, (counts, _) in zip(others, seen, strict=True):
         assert set(counts) == {"right"}, f"{node.name}: {counts}"
-        assert longest < SILENT, f"{node.name} had no answer for {longest:.1f} s"
     power.on(gone)
-    until(f"{gone.name} answers by SSH", lambda: reachable(gone), BOOT)
-    until(f"{gone.name} has what was written meanwhile", lambda: read(catalogue, gone, key) == "kept", BOOT)
+    until(f"{gone.name} answers by SSH", lambda: reachable(gone))
+    until(f"{gone.name} has what was written meanwhile", lambda: read(catalogue, gone, key) == "kept")
 
 
 # Connects to servers again and again until each was away once and is back; prints how many were away at the same time at most, and who was.
@@ -377,6 +374,7 @@ print(json.dumps([most, sorted(seen)]))
 """
 
 
+@pytest.mark.scenario("consul")
 @pytest.mark.disruptive
 def test_servers_that_are_restarted_at_once_go_one_after_another(several: None, voters: list[Node], catalogue: Catalogue, tell: Tell) -> None:
     addresses = sorted(node.address for node in voters)
@@ -385,7 +383,7 @@ def test_servers_that_are_restarted_at_once_go_one_after_another(several: None, 
 
     def work(node: Node | None) -> Any:
         if node is None:
-            return voters[0].python(AWAY, addresses, 75, seconds=90)
+            return voters[0].python(AWAY, addresses, PATIENCE, seconds=PATIENCE + 15)
         time.sleep(1)
         return node.run("systemctl restart --no-block consul")
 
@@ -400,6 +398,7 @@ def test_servers_that_are_restarted_at_once_go_one_after_another(several: None, 
         assert not told, f"{node.name}: {told}"
 
 
+@pytest.mark.scenario("consul")
 @pytest.mark.disruptive
 def test_what_was_registered_outlives_the_loss_of_the_majority(
     several: None, nodes: dict[str, Node], voters: list[Node], power: Power, server: str, catalogue: Catalogue, service: str, tell: Tell
@@ -416,15 +415,16 @@ def test_what_was_registered_outlives_the_loss_of_the_majority(
     # Under a key of its own: a write that nobody confirmed may still come through when the others are back.
     assert not write(catalogue, last, f"{key}-minority", "unconfirmed"), "a server without a majority took a write"
     at_once(power.on, lost)
-    at_once(lambda node: until(f"{node.name} answers by SSH", lambda: reachable(node), BOOT), lost)
+    at_once(lambda node: until(f"{node.name} answers by SSH", lambda: reachable(node)), lost)
     start = time.monotonic()
-    until("the catalogue takes writes", lambda: write(catalogue, last, f"{key}-after", "after"), BOOT)
+    until("the catalogue takes writes", lambda: write(catalogue, last, f"{key}-after", "after"))
     tell(f"two servers back: writes again {time.monotonic() - start:.1f} s after they answer by SSH")
     at_once(lambda node: until(f"{node.name} gives what was written before", lambda: read(catalogue, node, key) == "kept"), voters)
     for node in voters:
         assert catalogue.appears(node, server, service, last.address) is not None
 
 
+@pytest.mark.scenario("consul")
 @pytest.mark.disruptive
 def test_everything_off_and_on_in_any_order_comes_back_by_itself(
     several: None, nodes: dict[str, Node], voters: list[Node], power: Power, plan: Plan, server: str, catalogue: Catalogue, tell: Tell
@@ -438,11 +438,11 @@ def test_everything_off_and_on_in_any_order_comes_back_by_itself(
         power.on(node)
         time.sleep(random.uniform(0, 3))
     start = time.monotonic()
-    at_once(lambda node: until(f"{node.name} answers by SSH", lambda: reachable(node), BOOT), order)
-    until("the catalogue takes writes", lambda: write(catalogue, voters[0], f"{key}-after", "after"), BOOT)
+    at_once(lambda node: until(f"{node.name} answers by SSH", lambda: reachable(node)), order)
+    until("the catalogue takes writes", lambda: write(catalogue, voters[0], f"{key}-after", "after"))
     tell(f"all nodes off and on: the catalogue takes writes {time.monotonic() - start:.1f} s after the last node was switched on")
-    until("another server gives what was written before", lambda: read(catalogue, voters[-1], key) == "kept", BOOT)
+    until("another server gives what was written before", lambda: read(catalogue, voters[-1], key) == "kept")
     for service, addresses in wanted_services(plan).items():
-        at_once(partial(knows, name=catalogue.name(service), addresses=addresses, seconds=BOOT), order)
+        at_once(partial(knows, name=catalogue.name(service), addresses=addresses), order)
     catalogue.call(voters[0], "DELETE", "/v1/kv/ashlar/conformance/?recurse")
     tell(f"all nodes off and on: all services of hosts are found on all nodes after {time.monotonic() - start:.1f} s")

@@ -5,7 +5,6 @@ from __future__ import annotations
 
 import json
 import stat
-import time
 from collections.abc import Iterator
 from functools import partial
 from typing import Any
@@ -13,7 +12,7 @@ from typing import Any
 import pytest
 
 from .support.cluster import random_name
-from .support.nodes import Node
+from .support.nodes import Node, snapshot
 from .support.plan import Plan
 from .support.waiting import at_once, until
 
@@ -109,22 +108,19 @@ def test_snapshots_are_taken_on_a_schedule_and_can_be_read(members: list[Node], 
     node = members[0]
     assert node.run("systemctl is-active etcd-snapshot.timer etcd-defragment.timer").split() == ["active", "active"]
     etcdctl(node, f"put {key} kept")
-    began = int(node.run("date +%s"))
-    node.run("systemctl start etcd-snapshot.service", 60)
-    [newest, *_] = node.run("ls -t /var/lib/etcd-snapshots/*.db").split()
-    assert int(node.run(f"stat -c %Y {newest}")) >= began, f"{newest} is an old one"
+    newest = snapshot(node, "etcd-snapshot.service", "/var/lib/etcd-snapshots")
     assert node.run(f"stat -c %a {newest}").strip() == "600"
     restored = node.run("mktemp -d").strip()
     try:
         told = json.loads(node.run(f"/opt/ashlar/etcd/current/etcdutl snapshot status --write-out=json {newest}"))
         assert told["totalKey"] > 0
-        node.run(f"/opt/ashlar/etcd/current/etcdutl snapshot restore --data-dir {restored}/data {newest}", 60)
+        node.run(f"/opt/ashlar/etcd/current/etcdutl snapshot restore --data-dir {restored}/data {newest}")
         assert node.run(f"grep -c {key} {restored}/data/member/snap/db -a").strip() != "0", "what was written before is in the snapshot"
     finally:
         node.run(f"rm -rf {restored}")
     kept = node.run("ls /var/lib/etcd-snapshots").split()
     assert len(kept) <= int(plan.option("etcd", "etcd_snapshot_keep"))
-    assert all(name.endswith(".db") for name in kept), f"half-written snapshots are left: {kept}"
+    assert all(name.endswith(".db") for name in kept), f"what a killed run has left is still there: {kept}"
 
 
 def test_the_database_is_defragmented_as_the_unit_says(members: list[Node]) -> None:
@@ -133,11 +129,12 @@ def test_the_database_is_defragmented_as_the_unit_says(members: list[Node]) -> N
         program = node.run("systemctl show --property=ExecStart --value etcd-defragment.service")
         command = program.split("argv[]=")[1].split(";")[0].strip()
         assert "defrag" in command
-        out = node.run(f"set -a; . /etc/etcd/etcdctl.env; {command} 2>&1", 90)
+        out = node.run(f"set -a; . /etc/etcd/etcdctl.env; {command} 2>&1")
         assert "Finished defragmenting" in out, (node.name, out)
         until(f"{node.name} answers after its defragmentation", partial(status, node))
 
 
+@pytest.mark.scenario("etcd")
 @pytest.mark.disruptive
 def test_a_killed_member_comes_back_and_nothing_is_lost(members: list[Node], key: str) -> None:
     """The leader is killed without a word; the others go on, and it catches up with what was written meanwhile."""
@@ -147,14 +144,11 @@ def test_a_killed_member_comes_back_and_nothing_is_lost(members: list[Node], key
     etcdctl(leader, f"put {key}/before kept")
     before = leader.run("systemctl show --value --property=MainPID etcd.service").strip()
     leader.run("systemctl kill --signal=KILL etcd.service")
-    start = time.monotonic()
     if others:
         until("the others take writes again", lambda: "OK" in etcdctl(others[0], f"put {key}/meanwhile kept"))
-        assert time.monotonic() - start < 15
     until(
         f"{leader.name} runs again as another process",
         lambda: leader.run("systemctl show --value --property=MainPID etcd.service").strip() not in ("0", before),
-        15,
     )
     wanted = ["kept", "kept"] if others else ["kept"]
     until(f"{leader.name} has everything", lambda: etcdctl(leader, f"get --prefix --consistency=s --print-value-only {key}/").split() == wanted)

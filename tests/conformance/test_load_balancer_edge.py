@@ -20,6 +20,7 @@ from .support.load import Connection
 from .support.nodes import Node
 from .support.plan import Plan, converge
 from .support.power import Power
+from .support.remote import LISTEN
 from .support.waiting import at_once, until
 
 pytestmark = pytest.mark.needs("haproxy", "consul", "orchestrator")
@@ -234,6 +235,7 @@ def test_nothing_is_lost_while_instances_come_go_and_die_and_routes_change(
     assert load.failures == []
 
 
+@pytest.mark.long
 def test_latency_beside_a_pod_asked_directly(routes: Routes, workload: Workload, edges: list[Node], domain: str, tell: Tell) -> None:
     name = random_name("latency")
     routes.add(name, pods(workload)[0], route_host=f"{name}.{domain}")
@@ -272,37 +274,60 @@ def test_the_edge_serves_what_it_knows_while_the_catalogue_is_away(
     routes.served(edge, host)
     edge.run("systemctl stop consul")
     try:
-        edge.run("systemctl restart haproxy consul-template", 60)
+        edge.run("systemctl restart haproxy consul-template")
         routes.served(edge, host)
     finally:
         edge.run("systemctl start consul")
     other = random_name("later")
-    until("the catalogue is writable again", lambda: routes.add(other, pods(workload)[0], route_host=f"{other}.{domain}"), 60)
+    until("the catalogue is writable again", lambda: routes.add(other, pods(workload)[0], route_host=f"{other}.{domain}"))
     routes.served(edge, f"{other}.{domain}")
 
 
 @pytest.mark.disruptive
 def test_what_the_catalogue_says_while_an_edge_starts_is_not_lost(routes: Routes, workload: Workload, edges: list[Node], domain: str) -> None:
     """HAProxy has read its files, and answers nobody yet: here it starts with files from before the change."""
-    live, older = "/var/lib/ashlar-edge/live", "/run/systemd/system/haproxy.service.d"
+    live, drop_in = "/var/lib/ashlar-edge/live", "/run/systemd/system/haproxy.service.d"
+    # A copy: of the generations themselves only the last few are kept, and a busy edge makes several a second.
+    older = "/var/lib/ashlar-edge/conformance"
     name = random_name("meanwhile")
     host, edge = f"{name}.{domain}", edges[0]
     edge.run("systemctl stop haproxy")
     try:
-        before = edge.run(f"readlink {live}").strip()
+        edge.run(f"cp -aL {live}/ {older}")
         routes.add(name, pods(workload)[0], route_host=host)
         until("the files have the route", lambda: host in edge.run(f"cat {live}/routes.map"), pause=0.1)
-        line = f"ExecStartPre=+/bin/ln -sfn {before} {live}"
-        edge.run(f"mkdir -p {older}; printf '[Service]\\n{line}\\n' > {older}/older.conf; systemctl daemon-reload")
+        line = f"ExecStartPre=+/bin/ln -sfn conformance {live}"
+        edge.run(f"mkdir -p {drop_in}; printf '[Service]\\n{line}\\n' > {drop_in}/older.conf; systemctl daemon-reload")
+        edge.run("systemctl start haproxy")
     finally:
-        edge.run("systemctl start haproxy", 60)
-        edge.run(f"rm -rf {older}; systemctl daemon-reload")
+        edge.run(f"rm -rf {drop_in}; systemctl daemon-reload; systemctl start --no-block haproxy")
     routes.served(edge, host)
+    edge.run(f"rm -rf {older}")
+
+
+@pytest.mark.disruptive
+def test_an_edge_that_cannot_start_tries_until_it_can_and_says_why(routes: Routes, workload: Workload, edges: list[Node], domain: str) -> None:
+    """Something else has its port, and HAProxy's files are gone: the first start fails, and nobody starts it again."""
+    name = random_name("retried")
+    host, edge = f"{name}.{domain}", edges[0]
+    routes.add(name, pods(workload)[0], route_host=host)
+    routes.served(edge, host)
+    since = edge.run("date +%s").strip()
+    edge.run("systemctl stop haproxy; rm -rf $(readlink -f /var/lib/ashlar-edge/live)")
+    edge.run(f"systemd-run --quiet --collect --unit={name} python3 -c '{LISTEN}' 0.0.0.0 443")
+    try:
+        until("the port is taken", lambda: edge.connects(edge.address, 443) == "open")
+        edge.run("systemctl start --no-block haproxy")
+        until("it has tried more than once", lambda: int(edge.run("systemctl show --property=NRestarts --value haproxy")) >= 2)
+    finally:
+        edge.run(f"systemctl stop {name}")
+    routes.served(edge, host)
+    assert "Address already in use" in edge.run(f"journalctl -u haproxy --since @{since} --no-pager -o cat")
 
 
 @pytest.mark.disruptive
 def test_nothing_is_lost_while_a_node_with_an_instance_is_off(
-    whole: None, routes: Routes, workload: Workload, edges: list[Node], nodes: dict[str, Node], domain: str, power: Power, plan: Plan, tell: Tell
+    routes: Routes, workload: Workload, edges: list[Node], nodes: dict[str, Node], domain: str, power: Power, plan: Plan, tell: Tell
 ) -> None:
     """Without a word, as in a power cut: what was under way there is asked of another instance."""
     edge = edges[0]
@@ -327,9 +352,10 @@ def test_nothing_is_lost_while_a_node_with_an_instance_is_off(
     assert load.failures == []
 
 
+@pytest.mark.long
 @pytest.mark.disruptive
 def test_nothing_is_lost_while_the_catalogue_loses_its_leader(
-    whole: None, routes: Routes, workload: Workload, edges: list[Node], nodes: dict[str, Node], domain: str, tell: Tell
+    routes: Routes, workload: Workload, edges: list[Node], nodes: dict[str, Node], domain: str, tell: Tell
 ) -> None:
     """It is killed and stays away for a while: the edges go on, and follow as soon as there is another leader."""
     catalogue = routes.catalogue
@@ -381,7 +407,7 @@ with socket.create_connection((address, port), 5) as plain, context.wrap_socket(
 
 @pytest.mark.disruptive
 def test_nothing_is_lost_while_certificates_rotate(
-    whole: None, routes: Routes, workload: Workload, edges: list[Node], nodes: dict[str, Node], domain: str, plan: Plan, tmp_path: Path, tell: Tell
+    routes: Routes, workload: Workload, edges: list[Node], nodes: dict[str, Node], domain: str, plan: Plan, tmp_path: Path, tell: Tell
 ) -> None:
     """All keys and certificates of discovery and of the edge are made anew, and everybody is told."""
     parts = [name for name in ("consul", "consul_sync", "haproxy", "haproxy_ingress") if plan.has(name)]

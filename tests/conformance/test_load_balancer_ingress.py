@@ -103,7 +103,7 @@ def test_a_secret_is_the_certificate(workload: Workload, edges: list[Node], ingr
         f"/CN={host}",
     ]
     command += ["-addext", f"subjectAltName=DNS:{host}", "-keyout", str(tmp_path / "key"), "-out", str(tmp_path / "crt")]
-    subprocess.run(command, check=True, capture_output=True, timeout=30)
+    subprocess.run(command, check=True, capture_output=True, timeout=120)
     data = {f"tls.{part}": base64.b64encode((tmp_path / part).read_bytes()).decode() for part in ("crt", "key")}
     body = {"apiVersion": "v1", "kind": "Secret", "metadata": {"name": secret}, "type": "kubernetes.io/tls", "data": data}
     workload.cluster.create(body, workload.namespace)
@@ -122,7 +122,7 @@ def test_the_status_names_the_edges(workload: Workload, plan: Plan, ingress: Cal
         found = workload.cluster.get(f"{INGRESSES.format(namespace=workload.namespace)}/{name}")
         return {str(one.get("ip")) for one in found["status"].get("loadBalancer", {}).get("ingress", [])}
 
-    until(f"the status of {name} is {sorted(wanted)}", lambda: addresses() == wanted, 90)
+    until(f"the status of {name} is {sorted(wanted)}", lambda: addresses() == wanted)
 
 
 def test_an_ingress_of_another_class_is_left_alone(edges: list[Node], ingress: Callable[..., str]) -> None:

@@ -66,4 +66,4 @@ def test_kubectl_top_shows_all_nodes(plan: Plan, nodes: dict[str, Node]) -> None
 def test_every_pod_has_figures(workload: Workload) -> None:
     names = {pod["metadata"]["name"] for pod in workload.pods.values()}
     path = f"/apis/metrics.k8s.io/v1beta1/namespaces/{workload.namespace}/pods"
-    until("the pods of the tests have figures", lambda: names <= {item["metadata"]["name"] for item in workload.cluster.items(path)}, 90)
+    until("the pods of the tests have figures", lambda: names <= {item["metadata"]["name"] for item in workload.cluster.items(path)})

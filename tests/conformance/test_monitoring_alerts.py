@@ -17,10 +17,6 @@ from .support.power import Power, reachable
 from .support.waiting import at_once, holds, until
 
 pytestmark = [pytest.mark.needs("monitoring"), pytest.mark.needs("alertmanager")]
-FIRES = 60
-RESENT = 150
-"""Seconds; Prometheus sends what fires again every minute."""
-CLEARS = 120
 
 SILENCE = "/opt/ashlar/alertmanager/current/amtool silence"
 
@@ -73,6 +69,7 @@ def test_the_configuration_is_for_alertmanager_only(monitoring: Monitoring) -> N
         assert monitoring.nodes[replica].run("stat -c '%U %a' /etc/alertmanager/alertmanager.yml").split() == ["alertmanager", "400"]
 
 
+@pytest.mark.scenario("monitoring")
 @pytest.mark.disruptive
 @pytest.mark.needs("node_exporter")
 def test_a_stopped_program_is_told_and_then_no_longer(plan: Plan, monitoring: Monitoring, tell: Tell) -> None:
@@ -81,16 +78,17 @@ def test_a_stopped_program_is_told_and_then_no_longer(plan: Plan, monitoring: Mo
     node.run("systemctl stop node-exporter.service")
     start = time.monotonic()
     try:
-        until("every Alertmanager has the alert", lambda: everywhere(monitoring, lambda replica: monitoring.alerts(replica, **labels)), FIRES, 1)
+        until("every Alertmanager has the alert", lambda: everywhere(monitoring, lambda replica: monitoring.alerts(replica, **labels)), pause=1)
         tell(f"TargetMissing fired after {time.monotonic() - start:.0f} s")
         assert len(monitoring.alerts(monitoring.replicas("alertmanager")[0], **labels)) == 1
     finally:
         node.run("systemctl start node-exporter.service")
     start = time.monotonic()
-    until("no Alertmanager has it any more", lambda: everywhere(monitoring, lambda replica: not monitoring.alerts(replica, **labels)), CLEARS, 1)
+    until("no Alertmanager has it any more", lambda: everywhere(monitoring, lambda replica: not monitoring.alerts(replica, **labels)), pause=1)
     tell(f"TargetMissing cleared after {time.monotonic() - start:.0f} s")
 
 
+@pytest.mark.scenario("monitoring")
 @pytest.mark.disruptive
 @pytest.mark.needs("node_exporter")
 def test_a_node_that_stops_is_one_alert(plan: Plan, monitoring: Monitoring, nodes: dict[str, Node], power: Power, tell: Tell) -> None:
@@ -98,23 +96,24 @@ def test_a_node_that_stops_is_one_alert(plan: Plan, monitoring: Monitoring, node
     victim = nodes[list(plan.machines)[-1]]
     left = [replica for replica in monitoring.replicas("alertmanager") if replica != victim.name]
     labels = {"alertname": "NodeDown", "node": victim.name}
-    until("there is no such alert yet", lambda: everywhere(monitoring, lambda replica: not monitoring.alerts(replica, **labels), left), CLEARS, 1)
+    until("there is no such alert yet", lambda: everywhere(monitoring, lambda replica: not monitoring.alerts(replica, **labels), left), pause=1)
     power.off(victim)
     start = time.monotonic()
     try:
-        until("every Alertmanager has the alert", lambda: everywhere(monitoring, lambda replica: monitoring.alerts(replica, **labels), left), FIRES, 1)
+        until("every Alertmanager has the alert", lambda: everywhere(monitoring, lambda replica: monitoring.alerts(replica, **labels), left), pause=1)
         fired = time.monotonic() - start
         tell(f"NodeDown fired after {fired:.0f} s")
         loud = [alert for alert in monitoring.alerts(left[0], node=victim.name) if alert["status"]["state"] == "active"]
         assert {alert["labels"]["alertname"] for alert in loud} == {"NodeDown"}, [alert["labels"] for alert in loud]
     finally:
         power.on(victim)
-    until(f"{victim.name} answers by SSH", lambda: reachable(victim), 120)
+    until(f"{victim.name} answers by SSH", lambda: reachable(victim))
     start = time.monotonic()
-    until("no Alertmanager has it any more", lambda: everywhere(monitoring, lambda replica: not monitoring.alerts(replica, **labels), left), CLEARS, 1)
+    until("no Alertmanager has it any more", lambda: everywhere(monitoring, lambda replica: not monitoring.alerts(replica, **labels), left), pause=1)
     tell(f"NodeDown cleared {time.monotonic() - start:.0f} s after the node was back")
 
 
+@pytest.mark.scenario("monitoring")
 @pytest.mark.disruptive
 def test_a_killed_alertmanager_forgets_nothing(monitoring: Monitoring, tell: Tell) -> None:
     """Another replica has the alerts all the while, and silences are there when it is back."""
@@ -127,15 +126,15 @@ def test_a_killed_alertmanager_forgets_nothing(monitoring: Monitoring, tell: Tel
         silence = node.run(f"{SILENCE} add --author=conformance --comment=probe --duration=5m alertname=AshlarConformance{number}").strip()
         try:
             until("the other replica knows the silence", lambda: silence in known(monitoring, other))  # noqa: B023
-            until(f"{replica} knows the watchdog", lambda: monitoring.alerts(replica, alertname="Watchdog"), RESENT, 1)  # noqa: B023
+            until(f"{replica} knows the watchdog", lambda: monitoring.alerts(replica, alertname="Watchdog"), pause=1)  # noqa: B023
             monitoring.kill("alertmanager", replica)
             start = time.monotonic()
             holds("the other replica has the watchdog", lambda: monitoring.alerts(other, alertname="Watchdog"), 5)  # noqa: B023
             until(f"{replica} is ready", lambda: monitoring.ask("alertmanager", replica, "/-/ready").status == 200)  # noqa: B023
             until(f"{replica} has the silence again", lambda: silence in known(monitoring, replica))  # noqa: B023
-            until(f"{replica} has the watchdog again", lambda: monitoring.alerts(replica, alertname="Watchdog"), RESENT, 1)  # noqa: B023
+            until(f"{replica} has the watchdog again", lambda: monitoring.alerts(replica, alertname="Watchdog"), pause=1)  # noqa: B023
             tell(f"alertmanager of {replica}: everything is back {time.monotonic() - start:.0f} s after SIGKILL")
-            until("the replicas are a cluster again", lambda: len(peers(monitoring, other)) == len(replicas), 60)  # noqa: B023
+            until("the replicas are a cluster again", lambda: len(peers(monitoring, other)) == len(replicas))  # noqa: B023
         finally:
             node.run(f"{SILENCE} expire {silence}")
 
@@ -148,11 +147,12 @@ def known(monitoring: Monitoring, replica: str) -> set[str]:
     return {one["id"] for one in monitoring.get("alertmanager", replica, "/api/v2/silences") if one["status"]["state"] == "active"}
 
 
+@pytest.mark.scenario("monitoring")
 @pytest.mark.disruptive
 def test_an_alert_outlives_the_prometheus_that_sent_it(monitoring: Monitoring) -> None:
     for replica in monitoring.replicas("prometheus"):
         monitoring.kill("prometheus", replica)
         holds("the watchdog fires", lambda: everywhere(monitoring, lambda one: monitoring.alerts(one, alertname="Watchdog")), 20, 1)
-        until(f"Prometheus of {replica} is ready again", lambda: monitoring.ask("prometheus", replica, "/-/ready").status == 200, 30, 0.5)  # noqa: B023
+        until(f"Prometheus of {replica} is ready again", lambda: monitoring.ask("prometheus", replica, "/-/ready").status == 200, pause=0.5)  # noqa: B023
         firing = json.dumps(monitoring.get("prometheus", replica, "/api/v1/alerts")["alerts"])
-        until(f"it fires in {replica}", lambda: "Watchdog" in firing or monitoring.query(replica, 'ALERTS{alertname="Watchdog",alertstate="firing"}'), 30, 1)  # noqa: B023
+        until(f"it fires in {replica}", lambda: "Watchdog" in firing or monitoring.query(replica, 'ALERTS{alertname="Watchdog",alertstate="firing"}'), pause=1)  # noqa: B023

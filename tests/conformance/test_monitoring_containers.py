@@ -19,7 +19,7 @@ def test_a_container_is_measured_by_name_and_with_chosen_labels(measured: tuple[
 
     for replica in monitoring.replicas():
         expression = f'container_memory_working_set_bytes{{component="cadvisor",name="{name}"}}'
-        found = until(f"{replica} has figures of the container", lambda: monitoring.query(replica, expression), 60)  # noqa: B023
+        found = until(f"{replica} has figures of the container", lambda: monitoring.query(replica, expression))  # noqa: B023
         assert len(found) == 1 and float(found[0]["value"][1]) > 0
         labels = found[0]["metric"]
         assert (labels["site"], labels["node"]) == (plan.site, node.name)

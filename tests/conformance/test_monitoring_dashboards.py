@@ -104,7 +104,7 @@ def nothing(plan: Plan, asker: Node, request: pytest.FixtureRequest) -> set[str]
         return set()
     _, name = request.getfixturevalue("measured")
     path = "/api/v1/query?" + urllib.parse.urlencode({"query": f'rate(container_cpu_usage_seconds_total{{name="{name}"}}[1m])'})
-    until("the container was read twice", lambda: ask(asker, 9090, "prometheus/scrape", [path])[0][2], 90, 3)
+    until("the container was read twice", lambda: ask(asker, 9090, "prometheus/scrape", [path])[0][2], pause=3)
     # Networks of containers are those of pods and of Docker; containerd alone gives none.
     return set() if plan.has("orchestrator") or plan.has("docker") else {"Network"}
 

@@ -11,7 +11,7 @@ import pytest
 
 from .support.catalogue import Catalogue
 from .support.cluster import Workload, deployment, random_name, service
-from .support.figures import Tell
+from .support.figures import Tell, judged
 from .support.monitoring import CLIENT, PORTS, Monitoring
 from .support.nodes import Node
 from .support.plan import Plan
@@ -66,7 +66,7 @@ def test_every_replica_reads_every_endpoint_of_every_node(plan: Plan, monitoring
         assert not any(left.values()), left
         return True
 
-    until("every endpoint is up in every replica", look, 60, 3)
+    until("every endpoint is up in every replica", look, pause=3)
 
 
 def test_targets_have_the_labels_that_all_have_and_no_others(plan: Plan, monitoring: Monitoring) -> None:
@@ -197,27 +197,27 @@ def test_services_of_the_catalogue_that_ask_for_it_are_read(plan: Plan, monitori
         catalogue.forget(node, name)
 
 
+@pytest.mark.scenario("monitoring")
 @pytest.mark.disruptive
 def test_a_killed_replica_is_back_with_its_figures(plan: Plan, monitoring: Monitoring, tell: Tell) -> None:
     """By itself, with everything it had, and at most one scrape later than it would have been."""
     interval = int(plan.option("prometheus", "prometheus_scrape_interval_seconds"))
     for replica in monitoring.replicas():
         selector = f'up{{node="{replica}",component="node_exporter"}}' if plan.has("node_exporter") else f'up{{node="{replica}",component="prometheus"}}'
-        until(f"{replica} has read for a while", lambda: len(samples(monitoring, replica, f"{selector}[2m]")) >= 3, 60, 3)  # noqa: B023
+        until(f"{replica} has read for a while", lambda: len(samples(monitoring, replica, f"{selector}[2m]")) >= 3, pause=3)  # noqa: B023
         before = samples(monitoring, replica, f"{selector}[10m]")
         number = monitoring.kill("prometheus", replica)
         killed = time.monotonic()
-        until(f"Prometheus of {replica} is ready again", lambda: monitoring.ask("prometheus", replica, "/-/ready").status == 200, 30, 0.5)  # noqa: B023
+        until(f"Prometheus of {replica} is ready again", lambda: monitoring.ask("prometheus", replica, "/-/ready").status == 200, pause=0.5)  # noqa: B023
         tell(f"prometheus of {replica}: ready {time.monotonic() - killed:.1f} s after SIGKILL")
         assert number != int(monitoring.nodes[replica].run("systemctl show --property=MainPID --value prometheus.service"))
-        until(f"{replica} reads again", lambda: len(newer(monitoring, replica, selector, before)) >= 2, 3 * interval + 60, 2)  # noqa: B023
+        until(f"{replica} reads again", lambda: len(newer(monitoring, replica, selector, before)) >= 2, pause=2)  # noqa: B023
         after = samples(monitoring, replica, f"{selector}[10m]")
         # The window has moved on meanwhile.
         lost = {at for at in before if at >= after[0]} - set(after)
         assert not lost, f"{replica} lost figures: {sorted(lost)}"
         gaps = [later - earlier for earlier, later in zip(after, after[1:], strict=False) if later > before[-1]]
-        tell(f"prometheus of {replica}: longest gap {max(gaps):.1f} s at a scrape every {interval} s")
-        assert max(gaps) <= 2 * interval + 1, f"{replica} missed more than one scrape: {gaps}"
+        tell(judged(f"prometheus of {replica}: longest gap at a scrape every {interval} s", max(gaps), 2 * interval + 1))
         assert monitoring.query(replica, f'prometheus_tsdb_wal_corruptions_total{{node="{replica}"}} > 0') == []
 
 
@@ -236,4 +236,4 @@ def test_answers_are_the_same_in_all_replicas(plan: Plan, monitoring: Monitoring
         found = {of({"labels": one["metric"]}) for one in monitoring.query(replica, 'up{class!=""} == 1')}
         return json.dumps(sorted(found))
 
-    until("all replicas see the same", lambda: len(set(at_once(up, monitoring.replicas()))) == 1, 45, 3)
+    until("all replicas see the same", lambda: len(set(at_once(up, monitoring.replicas()))) == 1, pause=3)

@@ -14,7 +14,7 @@ import pytest
 from .support.cluster import Cluster, Workload, condition, pod_template
 from .support.nodes import Node
 from .support.plan import Plan
-from .support.waiting import at_once, until
+from .support.waiting import PATIENCE, at_once, until
 
 pytestmark = [pytest.mark.needs("orchestrator"), pytest.mark.needs("kubernetes_control")]
 KUBECTL = "/opt/ashlar/kubernetes/current/kubectl"
@@ -110,7 +110,7 @@ def test_an_update_rolls_without_a_refused_request(workload: Workload, spread: s
 
     good, start = 0, time.monotonic()
     while not rolled():
-        assert time.monotonic() - start < 60, "waited 60 s in vain until the update had rolled out"
+        assert time.monotonic() - start < PATIENCE, f"waited {PATIENCE} s in vain until the update had rolled out"
         # A pod that ends may refuse in the moment before every node knows: a client asks once more, and one more answers.
         out = workload.shell(
             asker, f"for i in 1 2 3 4 5; do wget -q -T 5 -O - http://{address}/ || wget -q -T 5 -O - http://{address}/ || echo lost; done"
@@ -133,7 +133,7 @@ def test_configuration_and_secrets_reach_a_pod(workload: Workload) -> None:
     template["spec"]["restartPolicy"] = "Never"
     job = {"apiVersion": "batch/v1", "kind": "Job", "metadata": {"name": "reader"}, "spec": {"backoffLimit": 0, "template": template}}
     cluster.create(job, namespace)
-    until("the Job has succeeded", lambda: cluster.get(workload.path("Job", "reader"))["status"].get("succeeded") == 1, 60)
+    until("the Job has succeeded", lambda: cluster.get(workload.path("Job", "reader"))["status"].get("succeeded") == 1)
     [pod] = cluster.pods(namespace, "app=reader")
     plain, hidden, token = str(cluster.get(workload.path("Pod", pod["metadata"]["name"]) + "/log")).split()
     assert (plain, hidden) == ("plain", "hidden")

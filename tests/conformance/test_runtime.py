@@ -68,7 +68,7 @@ def test_a_container_over_its_memory_is_killed_and_only_it(workload: Workload) -
             pod = workload.cluster.get(workload.path("Pod", "greedy"))
             return dict(pod["status"].get("containerStatuses", [{}])[0].get("state", {}).get("terminated") or {})
 
-        told = until("the container that takes all memory has ended", ended, 60)
+        told = until("the container that takes all memory has ended", ended)
         assert told["exitCode"] == 137, told
     finally:
         workload.cluster.delete(workload.path("Pod", "greedy"), 0)
@@ -87,7 +87,7 @@ def test_containers_live_on_when_their_runtime_and_kubelet_restart(workload: Wor
     before = until("the pod is ready", started)
     node.run("systemctl restart containerd.service kubelet.service", 90)
     until(f"the runtime of {node.name} answers again", lambda: node.ask(f"{CRICTL} info").code == 0)
-    until(f"{node.name} is ready", lambda: node.name in workload.cluster.ready_nodes(), 60)
+    until(f"{node.name} is ready", lambda: node.name in workload.cluster.ready_nodes())
     until("the pod is ready and no container of it was started again", lambda: started() == before)
     until("commands run in it", lambda: workload.shell(node.name, "echo web").strip() == "web")
 

@@ -72,7 +72,7 @@ class Page:
         self._number += 1
         future = self._answers[self._number] = asyncio.get_running_loop().create_future()
         await self._socket.send_json({"id": self._number, "method": method, "params": parameters})
-        answer = await asyncio.wait_for(future, 30)
+        answer = await asyncio.wait_for(future, 120)
         if "error" in answer:
             raise RuntimeError(f"{method}: {answer['error'].get('message')}")
         return dict(answer["result"])
@@ -86,7 +86,7 @@ class Page:
         future = asyncio.get_running_loop().create_future()
         self._waiting.setdefault("Page.loadEventFired", []).append(future)
         await work()
-        await asyncio.wait_for(future, 30)
+        await asyncio.wait_for(future, 120)
 
     async def open(self, url: str) -> None:
         """Another page, once it is loaded."""
@@ -123,7 +123,7 @@ async def browser(*options: str) -> AsyncIterator[Page]:
     command += ["--disable-dev-shm-usage", "--ignore-certificate-errors", "--remote-debugging-port=0", f"--user-data-dir={folder}", *options, "about:blank"]
     process = await asyncio.create_subprocess_exec(*command, stdout=asyncio.subprocess.DEVNULL, stderr=asyncio.subprocess.DEVNULL)
     try:
-        port = await asyncio.wait_for(_port(folder / "DevToolsActivePort"), 40)
+        port = await asyncio.wait_for(_port(folder / "DevToolsActivePort"), 120)
         async with aiohttp.ClientSession() as session:
             async with session.get(f"http://127.0.0.1:{port}/json") as answer:
                 target = next(one for one in await answer.json() if one["type"] == "page")

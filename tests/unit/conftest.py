@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Makes the checkout importable as the collection it is."""
+"""Makes the checkout importable as the collection it is, and what tests share."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-sys.path.insert(0, str(Path(__file__).parents[2] / ".collections"))
+sys.path[:0] = [str(Path(__file__).parents[2] / ".collections"), str(Path(__file__).parents[1])]
 
 # A shell lets what it runs in its background ignore interrupts, and what tests start would inherit that.
 signal.signal(signal.SIGINT, signal.default_int_handler)

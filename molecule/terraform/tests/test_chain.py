@@ -66,7 +66,7 @@ def containers() -> set[str]:
 
 
 def podman(*words: str) -> str:
-    return subprocess.run(["podman", *words], capture_output=True, text=True, timeout=60, check=True).stdout
+    return subprocess.run(["podman", *words], capture_output=True, text=True, timeout=300, check=True).stdout
 
 
 def container(node: str) -> str:
@@ -86,7 +86,7 @@ def look(node: str) -> tuple[dict[str, str], dict[str, tuple[str, ...]]]:
     return files, services
 
 
-def until(what: str, ask: Callable[[], Any], seconds: float = 60) -> Any:
+def until(what: str, ask: Callable[[], Any], seconds: float = 180) -> Any:
     end = time.monotonic() + seconds
     while time.monotonic() < end:
         answer = ask()
@@ -134,7 +134,7 @@ def test_an_apply_that_was_killed_ends_well_when_run_again(before: dict[str, Any
             os.kill(pid, signal.SIGKILL)
     finally:
         os.killpg(process.pid, signal.SIGKILL)
-        process.wait(10)
+        process.wait(120)
     code, said = playbooks("playbooks/machines.yml", "site.yml")
     assert code == 0, said[-3000:]
     assert containers() == {*OLD, NEW}

@@ -3,9 +3,7 @@
 
 from __future__ import annotations
 
-import contextlib
 import signal
-import socket
 import subprocess
 import sys
 import time
@@ -13,6 +11,7 @@ from pathlib import Path
 
 from ashlar_edge import runtime
 from ashlar_edge.model import Settings
+from support.ports import free_port
 
 INSTANCE = r"""
 import asyncio, signal, ssl, sys
@@ -52,15 +51,6 @@ asyncio.run(main())
 """
 
 
-def free_port(first: int = 0, last: int = 0) -> int:
-    """A port that nobody listens on."""
-    for port in range(first, last + 1) if first else [0]:
-        with socket.socket() as probe, contextlib.suppress(OSError):
-            probe.bind(("127.0.0.1", port))
-            return int(probe.getsockname()[1])
-    raise AssertionError(f"no free port from {first} to {last}")
-
-
 class Instance:
     """One instance of a service; by HTTPS with `<certificate>.crt` and `.key` where that is given."""
 
@@ -72,7 +62,7 @@ class Instance:
 
     def end(self, how: signal.Signals = signal.SIGTERM) -> None:
         self.process.send_signal(how)
-        self.process.wait(10)
+        self.process.wait(120)
 
 
 class Live:
@@ -83,7 +73,7 @@ class Live:
         self.log = (folder / "haproxy.log").open("w+")
         command = [settings.haproxy, "-W", "-f", f"{settings.home}/live/haproxy.cfg", "-S", f"{settings.master_socket},level,admin"]
         self.process = subprocess.Popen(command, stdout=self.log, stderr=subprocess.STDOUT)
-        end = time.monotonic() + 30
+        end = time.monotonic() + 120
         while not runtime.structure(settings):
             assert time.monotonic() < end and self.process.poll() is None, f"HAProxy did not start:\n{self.said()}"
             time.sleep(0.05)
@@ -95,8 +85,8 @@ class Live:
     def end(self) -> None:
         self.process.terminate()
         try:
-            self.process.wait(10)
+            self.process.wait(120)
         except subprocess.TimeoutExpired:
             self.process.kill()
-            self.process.wait(10)
+            self.process.wait(120)
         self.log.close()

@@ -105,7 +105,7 @@ def pair(path: Path, *names: str, days: int = 30) -> None:
         f"/CN={names[0]}",
     ]
     command += ["-addext", "subjectAltName=" + ",".join(f"DNS:{name}" for name in names), "-keyout", f"{path}.key", "-out", f"{path}.crt"]
-    subprocess.run(command, check=True, capture_output=True, timeout=30)
+    subprocess.run(command, check=True, capture_output=True, timeout=120)
 
 
 def base(folder: Path, haproxy_program: str, pki: Path, ingress: bool = False, **options: Any) -> str:

@@ -59,7 +59,7 @@ def site() -> model.Site:
 
 SETTINGS = model.Settings(
     address="127.0.0.1", port=0, name="portal.three.test", certificate="", key="", authority="", client_certificate="", client_key="",
-    proxies=frozenset({"10.9.9.9"}), attempts_per_address=4, attempts_per_name=3, attempts_window_seconds=60, timeout_seconds=0.6,
+    proxies=frozenset({"10.9.9.9"}), attempts_per_address=4, attempts_per_name=3, attempts_window_seconds=60, timeout_seconds=30.0,
 )  # fmt: skip
 SECRETS = model.Secrets(b"k" * 44, {"admin": hashed(PASSWORD), "eve": hashed("another password")}, "token-of-consul")
 

@@ -158,7 +158,7 @@ def test_what_is_searched_for_stays_words() -> None:
     ("mood", "reason"),
     [
         ("down", "it answers 503"),
-        ("slow", "no answer within 1.5 s"),
+        ("slow", "no answer within 4 s"),
         ("garbage", "its answer makes no sense"),
         ("odd", "its answer makes no sense"),
         ("huge", "its answer is larger than 4 MiB"),
@@ -168,12 +168,12 @@ def test_what_is_searched_for_stays_words() -> None:
 def test_what_does_not_answer_is_said_and_the_rest_is_of_use(mood: str, reason: str, path: str) -> None:
     async def work() -> None:
         # Only what is silent costs its whole time.
-        async with running(timeout_seconds=1.5 if mood == "slow" else 6.0) as found:
+        async with running(**({"timeout_seconds": 4.0} if mood == "slow" else {})) as found:
             await found.log_in()
             found.upstream.mood = mood
             start = time.monotonic()
             page = await looked(found, path)
-            assert time.monotonic() - start < 7 * 1.5 or mood != "slow", "everybody is asked at the same time"
+            assert time.monotonic() - start < 7 * 4 or mood != "slow", "everybody is asked at the same time"
             boxes = ["wall", "alerts", "nodes", "charts", "services", "certificates", "logs"] if path == "/" else ["logs"]
             for box in boxes:
                 assert reason in page.boxes[box], (box, page.boxes[box][:300])
@@ -328,7 +328,7 @@ def test_a_thousand_nodes_are_a_page_still() -> None:
         nodes = tuple(model.Node(name, f"10.1.{number // 250}.{number % 250}") for number, name in enumerate(names))
         components = tuple(replace(one, nodes=names) for one in described.components)
         upstream = Upstream({one.name: names for one in components}, down={("containerd", "node777")})
-        async with running(replace(described, nodes=nodes, components=components), upstream, timeout_seconds=10.0) as found:
+        async with running(replace(described, nodes=nodes, components=components), upstream) as found:
             await found.log_in()
             start = time.process_time()
             status, text, _ = await found.get("/")

@@ -30,7 +30,7 @@ FOLDERS = {
     "Job": "/apis/batch/v1/namespaces/{namespace}/jobs",
 }
 
-LIMITS = (4, 20)
+LIMITS = (5, 60)
 """Seconds for a connection to an API server, and for its answer."""
 
 
@@ -136,7 +136,7 @@ class Cluster:
         found = self.items(f"/api/v1/namespaces/{namespace}/pods?labelSelector={labels}")
         return [pod for pod in found if "deletionTimestamp" not in pod["metadata"]]
 
-    def execute(self, namespace: str, pod: str, command: str, seconds: float = 30) -> tuple[int, str]:
+    def execute(self, namespace: str, pod: str, command: str, seconds: float = 120) -> tuple[int, str]:
         """(exit code, output and errors) of a shell command in a pod, through the API and the kubelet."""
         errors = []
         for node in sorted(self.contexts, key=lambda name: name != self._first):
@@ -163,7 +163,7 @@ class Cluster:
             return int(stream.returncode), str(stream.read_all())
         raise NoApiError(f"exec in {pod}: {'; '.join(errors)}")
 
-    def shell(self, namespace: str, pod: str, command: str, seconds: float = 30) -> str:
+    def shell(self, namespace: str, pod: str, command: str, seconds: float = 120) -> str:
         """Output of a shell command in a pod that has to succeed."""
         code, out = self.execute(namespace, pod, command, seconds)
         if code != 0:
@@ -204,11 +204,11 @@ class Workload:
     def node_port(self) -> int:
         return int(self.service["spec"]["ports"][0]["nodePort"])
 
-    def shell(self, node: str, command: str, seconds: float = 30) -> str:
+    def shell(self, node: str, command: str, seconds: float = 120) -> str:
         """Output of a shell command in the pod of a node."""
         return self.cluster.shell(self.namespace, self.pods[node]["metadata"]["name"], command, seconds)
 
-    def execute(self, node: str, command: str, seconds: float = 30) -> tuple[int, str]:
+    def execute(self, node: str, command: str, seconds: float = 120) -> tuple[int, str]:
         return self.cluster.execute(self.namespace, self.pods[node]["metadata"]["name"], command, seconds)
 
     def path(self, kind: str, name: str = "") -> str:
@@ -223,16 +223,16 @@ class Workload:
         """Removes a Deployment and its Service, and waits until none of its pods can be taken for one of the next Deployment of that name."""
         for kind in ("Deployment", "Service"):
             self.cluster.delete(self.path(kind, name))
-        until(f"no pod of {name} is left", lambda: not self.cluster.pods(self.namespace, f"app={name}"), 60)
+        until(f"no pod of {name} is left", lambda: not self.cluster.pods(self.namespace, f"app={name}"))
 
-    def running(self, name: str, count: int, seconds: float = 120) -> list[Object]:
+    def running(self, name: str, count: int) -> list[Object]:
         """The ready pods of an app, once there are so many."""
 
         def look() -> list[Object]:
             ready = [pod for pod in self.cluster.pods(self.namespace, f"app={name}") if condition(pod, "Ready") == "True"]
             return ready if len(ready) == count else []
 
-        return until(f"{count} pods of {name} are ready", look, seconds)
+        return until(f"{count} pods of {name} are ready", look)
 
 
 WWW = """

@@ -19,9 +19,10 @@ import testinfra
 
 from . import remote
 from .plan import Machine
+from .waiting import until
 
 # A master connection to a node that was switched off must not keep a test waiting.
-ALIVE = "-o ServerAliveInterval=2 -o ServerAliveCountMax=3 -o ConnectTimeout=5 -o BatchMode=yes"
+ALIVE = "-o ServerAliveInterval=3 -o ServerAliveCountMax=5 -o ConnectTimeout=10 -o BatchMode=yes"
 
 
 class CommandError(AssertionError):
@@ -56,19 +57,19 @@ class Node:
         """Gives up the connection that is kept open: nothing is at its other end any more."""
         (sockets() / self.name).unlink(missing_ok=True)
 
-    def ask(self, command: str, seconds: int = 30) -> Answer:
+    def ask(self, command: str, seconds: int = 120) -> Answer:
         """Runs a shell command as root, for so long at most (124 is timeout's own exit code)."""
         result = self.host.run(f"timeout {seconds} sh -c {shlex.quote(command)}")
         return Answer(result.rc, result.stdout, result.stderr)
 
-    def run(self, command: str, seconds: int = 30) -> str:
+    def run(self, command: str, seconds: int = 120) -> str:
         """Output of a shell command that has to succeed."""
         answer = self.ask(command, seconds)
         if answer.code != 0:
             raise CommandError(f"{self.name}: `{command}` ended with {answer.code}: {answer.error.strip()} {answer.out.strip()}"[:3000])
         return answer.out
 
-    def python(self, program: str, *arguments: Any, seconds: int = 30) -> Any:
+    def python(self, program: str, *arguments: Any, seconds: int = 120) -> Any:
         """The JSON that a Python program prints; it takes its arguments as one JSON list in sys.argv[1]."""
         code = base64.b64encode(program.encode()).decode()
         loader = f"import base64;exec(base64.b64decode('{code}').decode())"
@@ -83,7 +84,7 @@ class Node:
         there = float(self.python("import json, time; print(json.dumps(time.time()))"))
         return there - (before + time.time()) / 2
 
-    def https(self, url: str, authority: str, certificate: str | None = None, seconds: float = 5) -> remote.Reply:
+    def https(self, url: str, authority: str, certificate: str | None = None, seconds: float = 20) -> remote.Reply:
         """A GET from this node. `authority` is a CA's name; `certificate` is `component/name` of one on this node."""
         pki = "/etc/ashlar/pki"
         pair = [f"{pki}/{certificate}.crt", f"{pki}/{certificate}.key"] if certificate else None
@@ -97,6 +98,32 @@ class Node:
     def resolve(self, server: str, name: str, kind: str = "A", protocol: str = "udp", seconds: float = 4) -> remote.Resolution:
         """What a DNS server answers this node; code -1: nothing."""
         return remote.Resolution(**self.python(remote.RESOLVE, server, name, kind, protocol, seconds, seconds=int(seconds) + 10))
+
+
+def wanted(node: Node) -> list[str]:
+    """The units that Ashlar has installed on a node and that are to run: not what is stopped or masked on purpose."""
+    units = [name.removesuffix(".json") for name in node.run("ls /var/lib/ashlar/units").split()]
+    found = node.run(f"systemctl is-enabled {' '.join(units)} || true").split()
+    return [unit for unit, state in zip(units, found, strict=True) if state.startswith("enabled")]
+
+
+def inactive(node: Node) -> list[str]:
+    """Those of them that do not run, with their state."""
+    units = wanted(node)
+    states = node.run(f"systemctl is-active {' '.join(units)} || true").split()
+    return [f"{unit} ({state})" for unit, state in zip(units, states, strict=True) if state != "active"]
+
+
+def snapshot(node: Node, unit: str, folder: str) -> str:
+    """Has a unit take a snapshot into a folder, in which a run that was killed has left something; the path of the new one."""
+    # Of the timer's turn, which would be joined.
+    until(f"no other {unit} is at work", lambda: node.ask(f"systemctl is-active {unit}").code != 0)
+    before = set(node.run(f"ls {folder}").split())
+    node.run(f"touch {folder}/19700101T000000Z.part")
+    # It gives way to all other work and tries again while its store has no leader: its own limit is ten minutes.
+    node.run(f"systemctl start {unit}", 620)
+    [new] = [name for name in node.run(f"ls {folder}").split() if name not in before]
+    return f"{folder}/{new}"
 
 
 @cache

@@ -17,9 +17,6 @@ from typing import Protocol
 from .nodes import Node
 from .plan import Plan
 
-# Seconds. Of a machine that boots, not of a container: local nodes need a tenth.
-BOOT = 180
-
 
 def reachable(node: Node) -> bool:
     """Whether a node is on and answers by SSH."""
@@ -39,7 +36,7 @@ class Power(Protocol):
 
 
 def _here(command: list[str]) -> str:
-    return subprocess.run(command, capture_output=True, text=True, timeout=90, check=True).stdout
+    return subprocess.run(command, capture_output=True, text=True, timeout=300, check=True).stdout
 
 
 @dataclass(frozen=True)

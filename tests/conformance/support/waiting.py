@@ -12,8 +12,8 @@ T = TypeVar("T")
 A = TypeVar("A")
 R = TypeVar("R")
 
-PATIENCE = 60
-"""Seconds that a test waits for what takes one or two where nothing is wrong: a busy machine is no fault of the platform's."""
+PATIENCE = 180
+"""Seconds that a test waits for what takes a few where nothing is wrong: a busy machine is no fault of the platform's."""
 
 
 def until(what: str, look: Callable[[], T], seconds: float = PATIENCE, pause: float = 0.3) -> T:

@@ -76,13 +76,13 @@ def test_an_alert_says_how_bad_it_is_what_is_so_and_what_to_do(name: str) -> Non
 
 @pytest.mark.parametrize("file", FILES, ids=component)
 def test_prometheus_takes_the_rules(file: Path, promtool: str) -> None:
-    done = subprocess.run([promtool, "check", "rules", "--lint=all", "--lint-fatal", str(file)], capture_output=True, text=True, timeout=60, check=False)
+    done = subprocess.run([promtool, "check", "rules", "--lint=all", "--lint-fatal", str(file)], capture_output=True, text=True, timeout=600, check=False)
     assert done.returncode == 0, done.stdout + done.stderr
 
 
 @pytest.mark.parametrize("file", TESTS, ids=component)
 def test_alerts_fire_and_keep_quiet_as_they_shall(file: Path, promtool: str) -> None:
-    done = subprocess.run([promtool, "test", "rules", str(file)], capture_output=True, text=True, timeout=120, check=False)
+    done = subprocess.run([promtool, "test", "rules", str(file)], capture_output=True, text=True, timeout=600, check=False)
     assert done.returncode == 0, done.stdout + done.stderr
 
 
@@ -109,7 +109,7 @@ def test_what_an_alert_says_names_what_it_is_about(file: Path, promtool: str, tm
         test["alert_rule_test"] = [{"eval_time": at, "alertname": name, "exp_alerts": [{"exp_labels": {"no": "such"}}]} for at, name in sorted(fired)]
     asked = tmp_path / "texts.yml"
     asked.write_text(yaml.safe_dump(source))
-    done = subprocess.run([promtool, "test", "rules", str(asked)], capture_output=True, text=True, timeout=120, check=False)
+    done = subprocess.run([promtool, "test", "rules", str(asked)], capture_output=True, text=True, timeout=600, check=False)
     said = done.stdout + done.stderr
     got = re.findall(r"Labels:\{(.*?)\}\s*Annotations:\{(.*?)\}\s*(?:\]|,|$)", said, re.DOTALL)
     found = [(labels, texts) for labels, texts in got if 'no="such"' not in labels]
@@ -158,5 +158,5 @@ def test_nothing_asks_for_series_that_a_manifest_drops() -> None:
 
 
 def test_the_operators_page_tells_the_alerts_as_they_are() -> None:
-    done = subprocess.run([sys.executable, str(ROOT / "docs/alerts.py"), "--check"], capture_output=True, text=True, timeout=30, check=False)
+    done = subprocess.run([sys.executable, str(ROOT / "docs/alerts.py"), "--check"], capture_output=True, text=True, timeout=600, check=False)
     assert done.returncode == 0, done.stderr

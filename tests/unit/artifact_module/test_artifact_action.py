@@ -11,7 +11,6 @@ import json
 import os
 import shutil
 import signal
-import socket
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -22,6 +21,7 @@ import pytest
 import yaml
 from ansible_collections.ashlar.stack.plugins.action import artifact as action
 from ansible_collections.ashlar.stack.plugins.plugin_utils import pki
+from support.ports import free_port
 
 from .conftest import ARCHITECTURE, TinyStore
 
@@ -55,12 +55,6 @@ SYSTEMCTL = """#!/bin/sh
 case $1 in show) cat {home}/unit 2>/dev/null;; esac
 exit 0
 """
-
-
-def free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
 
 
 class Site:
@@ -116,7 +110,7 @@ class Site:
             (self.path / f"{host}.json").unlink(missing_ok=True)
         done = subprocess.run(
             [str(Path(sys.executable).with_name("ansible-playbook")), "-i", f"{self.path}/hosts.yml", *options, f"{self.path}/play.yml"],
-            capture_output=True, text=True, timeout=120, check=False, env=environment,
+            capture_output=True, text=True, timeout=600, check=False, env=environment,
         )  # fmt: skip
         results = {host: json.loads((self.path / f"{host}.json").read_text()) for host in hosts.split() if (self.path / f"{host}.json").exists()}
         return done.returncode, results, done.stdout + done.stderr

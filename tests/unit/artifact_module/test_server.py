@@ -6,6 +6,7 @@ from __future__ import annotations
 import hashlib
 import http.client
 import os
+import random
 import ssl
 import subprocess
 import sys
@@ -21,7 +22,7 @@ from ansible_collections.ashlar.stack.plugins.module_utils import artifact_serve
 from ansible_collections.ashlar.stack.plugins.plugin_utils import pki
 
 ORGANIZATION = "ashlar:artifacts"
-BLOBS = {hashlib.sha256(content).hexdigest(): content for content in (b"small", b"", os.urandom(3 << 20), os.urandom(700_001))}
+BLOBS = {hashlib.sha256(content).hexdigest(): content for content in (b"small", b"", *map(random.Random(1).randbytes, (3 << 20, 700_001)))}
 SIZES = {sha256: len(content) for sha256, content in BLOBS.items()}
 LARGE = max(SIZES, key=lambda sha256: SIZES[sha256])
 
@@ -71,7 +72,7 @@ def source(folder: Path, port: int, name: str = "node", **changes: str) -> clien
 
 def ask(folder: Path, port: int, path: str, method: str = "GET", headers: dict[str, str] | None = None, **changes: str) -> tuple[int, bytes]:
     name = changes.pop("name", "node")
-    connection = http.client.HTTPSConnection("127.0.0.1", port, timeout=5, context=client.context_of(source(folder, port, name, **changes)))
+    connection = http.client.HTTPSConnection("127.0.0.1", port, timeout=120, context=client.context_of(source(folder, port, name, **changes)))
     connection.request(method, path, headers=headers or {})
     answer = connection.getresponse()
     body = answer.read()
@@ -99,7 +100,7 @@ class TestFetch:
         assert asked == [f"bytes={1 << 20}-"]
         assert (folder / "in" / LARGE).read_bytes() == BLOBS[LARGE]
 
-    @pytest.mark.parametrize("left", [BLOBS[LARGE], BLOBS[LARGE] + b"more"])
+    @pytest.mark.parametrize("left", [BLOBS[LARGE], BLOBS[LARGE] + b"more"], ids=["finished", "overlong"])
     def test_a_finished_or_overlong_part(self, folder: Path, running: Running, left: bytes) -> None:
         (folder / "in").mkdir()
         (folder / "in" / f"{LARGE}.part").write_bytes(left)
@@ -161,7 +162,7 @@ class TestFetch:
         files = credentials(folder, "node")
         again = server.Server(("127.0.0.1", port), str(folder / "store"), server.tls(files["certificate"], files["key"], files["authority"]), ORGANIZATION)
         threading.Thread(target=again.serve_forever, kwargs={"poll_interval": 0.01}, daemon=True).start()
-        thread.join(20)
+        thread.join(120)
         again.shutdown()
         again.server_close()
         assert not failed and len(list((folder / "in").iterdir())) == len(BLOBS)
@@ -170,7 +171,7 @@ class TestFetch:
 class TestServer:
     def test_nobody_without_a_certificate(self, folder: Path, running: Running) -> None:
         context = ssl.create_default_context(cafile=credentials(folder, "node")["authority"])
-        connection = http.client.HTTPSConnection("127.0.0.1", running.port, timeout=5, context=context)
+        connection = http.client.HTTPSConnection("127.0.0.1", running.port, timeout=120, context=context)
         with pytest.raises((ssl.SSLError, ConnectionError)):
             connection.request("GET", f"/{LARGE}")
             connection.getresponse()
@@ -179,7 +180,7 @@ class TestServer:
         stranger = credentials(folder, "other", authority="other")
         context = ssl.create_default_context(cafile=credentials(folder, "node")["authority"])
         context.load_cert_chain(stranger["certificate"], stranger["key"])
-        connection = http.client.HTTPSConnection("127.0.0.1", running.port, timeout=5, context=context)
+        connection = http.client.HTTPSConnection("127.0.0.1", running.port, timeout=120, context=context)
         with pytest.raises((ssl.SSLError, ConnectionError)):
             connection.request("GET", f"/{LARGE}")
             connection.getresponse()
@@ -228,12 +229,12 @@ class TestProgram:
 
         with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as told:
             told.bind(str(folder / "notify"))
-            told.settimeout(10)
+            told.settimeout(120)
             environment = {**os.environ, "NOTIFY_SOCKET": str(folder / "notify")}
             with subprocess.Popen(self.command(folder, 0, 0.5), env=environment) as process:
                 assert told.recv(100) == b"READY=1"
-                assert process.wait(15) == 0
+                assert process.wait(120) == 0
 
     def test_a_taken_port_is_told(self, folder: Path, running: Running) -> None:
-        done = subprocess.run(self.command(folder, running.port, 5), capture_output=True, text=True, timeout=15, check=False)
+        done = subprocess.run(self.command(folder, running.port, 5), capture_output=True, text=True, timeout=120, check=False)
         assert done.returncode == 1 and "cannot serve" in done.stderr and "Traceback" not in done.stderr

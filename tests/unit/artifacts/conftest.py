@@ -53,7 +53,7 @@ def handler(web: Web) -> type[BaseHTTPRequestHandler]:
             web.headers.append(dict(self.headers))
             self.close_connection = True
             if web.meeting:
-                web.meeting.wait(20)
+                web.meeting.wait(120)
             place = self.headers["Host"].partition(":")[0] + self.path if web.hosts else self.path
             if web.errors:
                 self.answer(web.errors.pop(0), b"")

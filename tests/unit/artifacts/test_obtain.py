@@ -315,12 +315,12 @@ def test_a_run_that_is_killed_half_way_goes_on_where_it_was(web: Web, shelf: She
     child = multiprocessing.get_context("fork").Process(target=ensure_in_child, args=(shelf,))
     child.start()
     partial = shelf.store.root / "partial"
-    end = time.monotonic() + 10
+    end = time.monotonic() + 120
     while not any(path.stat().st_size for path in partial.glob("*")) and time.monotonic() < end:
         time.sleep(0.01)
     time.sleep(0.25)
     os.kill(child.pid or 0, signal.SIGKILL)
-    child.join(10)
+    child.join(120)
     assert visible(shelf.store) == []
     web.seconds_a_chunk = 0.0
     shelf.obtainer().ensure({"tool": "1.0.0"})
@@ -336,7 +336,7 @@ def test_two_runs_that_meet_obtain_an_artifact_once(web: Web, shelf: Shelf) -> N
     for child in children:
         child.start()
     for child in children:
-        child.join(20)
+        child.join(120)
     assert [child.exitcode for child in children] == [0, 0, 0]
     assert len(web.requests) == 1 and shelf.store.read("tool", "1.0.0", "amd64")
 

@@ -140,7 +140,7 @@ def test_a_lock_is_held_by_one_process_at_a_time(store: Store, tmp_path: Path) -
     for process in processes:
         process.start()
     for process in processes:
-        process.join(20)
+        process.join(120)
     spans = sorted((float((tmp_path / f"{n}.in").read_text()), float((tmp_path / f"{n}.out").read_text())) for n in range(3))
     assert all(first[1] <= second[0] for first, second in zip(spans, spans[1:], strict=False))
 

@@ -85,7 +85,7 @@ def holders() -> Iterator[None]:
     yield
     while HOLDERS:
         holder = HOLDERS.pop()
-        holder.communicate("", timeout=10)
+        holder.communicate("", timeout=120)
 
 
 def hold(state: Path) -> None:

@@ -48,7 +48,7 @@ class Site:
         }  # fmt: skip
         done = subprocess.run(
             [str(Path(sys.executable).with_name("ansible-playbook")), "-i", hosts + ",", "-c", "local", verbosity, *options, str(self.path / "play.yml")],
-            capture_output=True, text=True, timeout=120, check=False, env=environment,
+            capture_output=True, text=True, timeout=600, check=False, env=environment,
         )  # fmt: skip
         result = self.path / "result.json"
         return done.returncode, json.loads(result.read_text()) if result.exists() else {}, done.stdout + done.stderr

@@ -118,7 +118,7 @@ def command(tmp_path: Path) -> Callable[..., Said]:
         (folder / "10-nodes.cloud.yml").write_text(yaml.safe_dump({"plugin": plugin.NAME, **config}))
         program = [str(Path(sys.executable).with_name("ansible-inventory")), "-i", str(folder), "--list", *arguments]
         environment = {**os.environ, "ANSIBLE_NOCOLOR": "1"}
-        done = subprocess.run(program, cwd=REPOSITORY, env=environment, capture_output=True, text=True, timeout=120, check=False)
+        done = subprocess.run(program, cwd=REPOSITORY, env=environment, capture_output=True, text=True, timeout=600, check=False)
         return Said(done.returncode, done.stdout, done.stderr)
 
     return run
@@ -137,7 +137,7 @@ def moto() -> Iterator[str]:
 @pytest.fixture
 def aws(moto: str, monkeypatch: pytest.MonkeyPatch) -> Callable[[str], Any]:
     """An empty account that the environment leads to: region -> its EC2 client."""
-    requests.post(f"{moto}/moto-api/reset", timeout=10)
+    requests.post(f"{moto}/moto-api/reset", timeout=600)
     for name, value in {"AWS_ENDPOINT_URL": moto, "AWS_ACCESS_KEY_ID": "AKIAEXAMPLEEXAMPLE00", "AWS_SECRET_ACCESS_KEY": "example-secret-of-aws"}.items():
         monkeypatch.setenv(name, value)
     return lambda region: boto3.client("ec2", region_name=region)

@@ -30,7 +30,7 @@ Checker = Callable[[Sequence[Path]], str]
 @pytest.fixture(scope="session")
 def checker(promtool: str) -> Checker:
     def check(files: Sequence[Path]) -> str:
-        done = subprocess.run([promtool, "check", "rules", "--lint=none", *map(str, files)], capture_output=True, text=True, timeout=60, check=False)
+        done = subprocess.run([promtool, "check", "rules", "--lint=none", *map(str, files)], capture_output=True, text=True, timeout=600, check=False)
         return done.stdout + done.stderr if done.returncode else ""
 
     return check

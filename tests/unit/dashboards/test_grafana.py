@@ -106,7 +106,7 @@ def test_the_archives_come_from_a_mirror_and_are_unpacked_to_a_program(mirror: s
         places[name] = store.blob(index.files[0].sha256)
     assert prepare.unpack(places["grafana"], tmp_path / "program/1", "bin/grafana")
     assert prepare.unpack(places["grafana_victorialogs"], tmp_path / "plugins/1", "victoriametrics-logs-datasource/plugin.json")
-    said = subprocess.run([tmp_path / "program/1/bin/grafana"], capture_output=True, text=True, timeout=10, check=True).stdout
+    said = subprocess.run([tmp_path / "program/1/bin/grafana"], capture_output=True, text=True, timeout=120, check=True).stdout
     assert said == "stand-in for grafana\n"
     assert (tmp_path / "plugins/1/victoriametrics-logs-datasource/gpx_linux_amd64").stat().st_mode & stat.S_IXUSR
 

@@ -128,7 +128,7 @@ def program(*arguments: str, folder: Path, environment: Mapping[str, str] | None
     clean |= {"ANSIBLE_CONFIG": str(REPOSITORY / "ansible.cfg"), "ANSIBLE_NOCOLOR": "1", "ANSIBLE_HOME": str(folder / ".ansible")}
     clean["TF_CLI_CONFIG_FILE"] = os.devnull
     command = [str(Path(sys.executable).parent / "ansible-inventory"), *arguments]
-    return subprocess.run(command, cwd=folder, env={**clean, **(environment or {})}, capture_output=True, text=True, timeout=120, check=False)
+    return subprocess.run(command, cwd=folder, env={**clean, **(environment or {})}, capture_output=True, text=True, timeout=600, check=False)
 
 
 def bare(value: Any) -> Any:

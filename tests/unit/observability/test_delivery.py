@@ -6,7 +6,6 @@ from __future__ import annotations
 import http.server
 import json
 import re
-import socket
 import subprocess
 import threading
 import time
@@ -18,6 +17,7 @@ import jinja2
 import pytest
 import yaml
 from ansible_collections.ashlar.stack.plugins.plugin_utils.observability.programs import program
+from support.ports import free_port
 
 ROOT = Path(__file__).parents[3]
 ROLE = ROOT / "roles/alertmanager"
@@ -63,9 +63,7 @@ def test_alerts_reach_their_receiver_once_and_what_a_dead_node_explains_does_not
     receiver = http.server.ThreadingHTTPServer(("127.0.0.1", 0), Receiver)
     threading.Thread(target=receiver.serve_forever, daemon=True).start()
     (tmp_path / "alertmanager.yml").write_text(configuration(receiver.server_port))
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        address = f"127.0.0.1:{free.getsockname()[1]}"
+    address = f"127.0.0.1:{free_port()}"
     options = [f"--config.file={tmp_path}/alertmanager.yml", f"--storage.path={tmp_path}/data", f"--web.listen-address={address}", "--cluster.listen-address="]
     with (tmp_path / "log").open("w") as log:
         running = subprocess.Popen([str(binary), *options, "--log.level=debug"], stdout=log, stderr=log)
@@ -78,18 +76,18 @@ def test_alerts_reach_their_receiver_once_and_what_a_dead_node_explains_does_not
                 alert("Watchdog", "none"),
             ]
             request = urllib.request.Request(f"http://{address}/api/v2/alerts", json.dumps(alerts).encode(), {"Content-Type": "application/json"})
-            with urllib.request.urlopen(request, timeout=5) as answer:
+            with urllib.request.urlopen(request, timeout=120) as answer:
                 assert answer.status == 200
-            end = time.monotonic() + 60
+            end = time.monotonic() + 120
             while time.monotonic() < end and len(told) < 2:
                 time.sleep(0.2)
             # Long enough for whatever would come after all.
             time.sleep(1.5)
-            with urllib.request.urlopen(f"http://{address}/api/v2/status", timeout=5) as answer:
+            with urllib.request.urlopen(f"http://{address}/api/v2/status", timeout=120) as answer:
                 shown = answer.read().decode()
         finally:
             running.terminate()
-            running.wait(20)
+            running.wait(120)
             receiver.shutdown()
     assert sorted(told) == ["DiskFull", "NodeDown"]
     assert set(paths) == {f"/{SECRET}"}
@@ -100,10 +98,10 @@ def test_alerts_reach_their_receiver_once_and_what_a_dead_node_explains_does_not
 
 
 def wait(url: str) -> None:
-    end = time.monotonic() + 60
+    end = time.monotonic() + 120
     while True:
         try:
-            with urllib.request.urlopen(url, timeout=10):
+            with urllib.request.urlopen(url, timeout=120):
                 return
         except OSError:
             if time.monotonic() > end:

@@ -62,7 +62,7 @@ class Rendered:
             "-e",
             json.dumps(OPTIONS),
         ]
-        done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=120, check=False)
+        done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=600, check=False)
         assert done.returncode == 0, done.stdout + done.stderr
 
     def text(self, role: str, name: str) -> str:
@@ -96,7 +96,7 @@ def test_rules_of_the_site_are_no_inventory(tmp_path: Path) -> None:
     (tmp_path / "alerts").mkdir()
     (tmp_path / "alerts/own.yml").write_text("groups:\n  - name: own\n    rules: []\n")
     command = [str(Path(sys.executable).with_name("ansible-inventory")), "-i", str(tmp_path), "--list"]
-    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=60, check=True)
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=600, check=True)
     assert "groups" not in done.stderr, done.stderr
     assert set(json.loads(done.stdout)["_meta"]["hostvars"]) == {"node1"}
 

@@ -28,7 +28,7 @@ def test_program(folder: Path, tmp_path: Path) -> None:
         env={**os.environ, "GOFLAGS": "-mod=readonly"},
         capture_output=True,
         text=True,
-        timeout=900,
+        timeout=3600,
         check=False,
     )
     assert done.returncode == 0, done.stdout[-6000:] + done.stderr[-2000:]

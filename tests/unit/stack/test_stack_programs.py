@@ -46,7 +46,7 @@ def run(checkout: Path, *command: str, strict: bool = True) -> subprocess.Comple
     environment = {name: value for name, value in os.environ.items() if not name.startswith(("ANSIBLE_", "PYTHONPATH"))}
     environment |= {"ANSIBLE_NOCOLOR": "1", "ANSIBLE_HOME": str(checkout / ".ansible")}
     program = Path(sys.executable).parent / command[0]
-    return subprocess.run([str(program), *command[1:]], cwd=checkout, env=environment, capture_output=True, text=True, timeout=60, check=False)
+    return subprocess.run([str(program), *command[1:]], cwd=checkout, env=environment, capture_output=True, text=True, timeout=600, check=False)
 
 
 def test_the_graph_is_the_plan_beside_folders_that_are_no_inventory(checkout: Path) -> None:
@@ -121,7 +121,7 @@ def test_without_machines_a_playbook_says_how_they_are_made(checkout: Path, play
     site = write_site(checkout / "inventories" / "none", nodes_text=PENDING)
     environment = {name: value for name, value in os.environ.items() if not name.startswith(("ANSIBLE_", "PYTHONPATH"))}
     command = [str(Path(sys.executable).parent / "ansible-playbook"), "-i", str(site), f"playbooks/{playbook}.yml"]
-    done = subprocess.run(command, cwd=REPOSITORY, env=environment | {"ANSIBLE_NOCOLOR": "1"}, capture_output=True, text=True, timeout=60, check=False)
+    done = subprocess.run(command, cwd=REPOSITORY, env=environment | {"ANSIBLE_NOCOLOR": "1"}, capture_output=True, text=True, timeout=600, check=False)
     assert done.returncode == 2
     said = " ".join((done.stdout + done.stderr).split())
     assert f"The site prod has no machines yet. Run: ansible-playbook -i {site} playbooks/machines.yml" in said

@@ -56,7 +56,7 @@ def run(binary: str, tmp_path: Path) -> Any:
             env={**clean, "TF_CLI_CONFIG_FILE": os.devnull, "CHECKPOINT_DISABLE": "1"},
             capture_output=True,
             text=True,
-            timeout=120,
+            timeout=600,
             check=False,
         )
         assert done.returncode == 0, done.stderr

@@ -136,7 +136,7 @@ def test_without_a_program_it_is_said_what_to_run(monkeypatch: pytest.MonkeyPatc
 
 
 def test_all_of_terraform_is_formatted(program: str) -> None:
-    done = subprocess.run([program, "fmt", "-check", "-recursive", "-list=true"], cwd=TERRAFORM, capture_output=True, text=True, timeout=60, check=False)
+    done = subprocess.run([program, "fmt", "-check", "-recursive", "-list=true"], cwd=TERRAFORM, capture_output=True, text=True, timeout=600, check=False)
     assert done.returncode == 0, f"Run `tofu fmt -recursive terraform`: {done.stdout}"
 
 

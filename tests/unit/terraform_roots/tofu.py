@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 TERRAFORM = Path(__file__).parents[3] / "terraform"
-LIMIT_SECONDS = 120
+LIMIT_SECONDS = 600
 
 
 def find() -> str:

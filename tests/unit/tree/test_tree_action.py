@@ -244,7 +244,7 @@ def test_a_playbook_lays_a_tree_twice(tmp_path: Path):
         capture_output=True,
         check=False,
         text=True,
-        timeout=120,
+        timeout=600,
     )
     assert done.returncode == 0, done.stdout + done.stderr
     assert (tmp_path / "root/etc/app.conf").read_text() == "a=7\n"
