@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import re
 import time
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -50,7 +51,8 @@ class ActionModule(ActionBase):
         result |= self._execute_module(module_name="ashlar.stack.preflight", module_args=arguments, task_vars=task_vars)
         answered = time.time()
         if result.get("failed") or "problems" not in result:
-            return result
+            reason = explain(" ".join(str(result.get(key) or "") for key in ("msg", "module_stderr", "module_stdout")))
+            return result | ({"failed": True, "msg": reason} if reason else {})
 
         problems = [Problem(**problem) for problem in result["problems"]]
         skewed = clock_problem(result.pop("time"), asked, answered, most_skew)
@@ -66,6 +68,22 @@ class ActionModule(ActionBase):
             result["failed"] = True
             result["msg"] = message(task_vars.get("inventory_hostname", "the host"), [problem for problem in problems if problem.fatal])
         return result
+
+
+def explain(said: str) -> str:
+    """Why no module could run on the host, where what it said tells; "" otherwise."""
+    if re.search(r"must have a tty|no tty present", said):
+        return (
+            "sudo on this host wants a terminal (requiretty), which a pipelined connection has not. Take `Defaults requiretty` out of its"
+            " /etc/sudoers, or set ansible_pipelining: false for the host"
+        )
+    missing = re.search(r"(/\S*python[\d.]*): (?:not found|No such file or directory)", said)
+    if missing:
+        return (
+            f"Python is not at {missing[1]} on this host. Install it (apt-get install python3), or set ansible_python_interpreter for the host"
+            " to where it is; the platform's own programs need /usr/bin/python3 in any case"
+        )
+    return ""
 
 
 def message(host: str, problems: Sequence[Problem]) -> str:

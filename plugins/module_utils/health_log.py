@@ -201,7 +201,7 @@ def level_of(message: str, priority: int, system: bool) -> int:
 
 def parse_journal(text: str) -> list[Line]:
     """Lines of `journalctl --output=json`, oldest first. A message that is not UTF-8 comes as a list of bytes."""
-    lines = []
+    lines: list[Line] = []
     for raw in text.splitlines():
         try:
             entry = json.loads(raw)

@@ -22,6 +22,11 @@ SSH_PORT = 22
 _CAP_SYS_RESOURCE = 24
 _GIB = 1024**3
 _OURS = "/opt/ashlar/"
+# What Ashlar's own containerd would replace or meet on the host: the process, and its unit.
+_RUNTIMES = {"docker": ("dockerd", "docker.service"), "containerd": ("containerd", "containerd.service")}
+_UNIT_FOLDERS = ("/etc/systemd/system", "/run/systemd/system", "/usr/local/lib/systemd/system", "/usr/lib/systemd/system", "/lib/systemd/system")
+_CNI_FOLDER = "/etc/cni/net.d"
+_OUR_CNI = "10-flannel.conflist"
 _TIME_SERVICES = {
     "chrony": "/usr/sbin/chronyd",
     "ntp": "/usr/sbin/ntpd",
@@ -95,6 +100,7 @@ class Wanted:
 
     address: str
     classes: tuple[str, ...] = ()
+    components: tuple[str, ...] = ()
     min_cpus: dict[str, int] = field(default_factory=dict)
     min_memory_mb: dict[str, int] = field(default_factory=dict)
     min_disk_gb: dict[str, int] = field(default_factory=dict)
@@ -104,6 +110,7 @@ class Wanted:
     ports: tuple[Port, ...] = ()
     peers: tuple[Peer, ...] = ()
     peer_timeout_seconds: float = 3
+    take_over: tuple[str, ...] = ()
     skip: tuple[str, ...] = ()
 
 
@@ -403,12 +410,94 @@ def _is_ours(host: Host, process: Process) -> bool:
     )
 
 
+def _runtimes(host: Host, wanted: Wanted) -> Iterator[Problem]:
+    """A container runtime from packages, whose unit and configuration Ashlar's would replace."""
+    if "containerd" not in wanted.components or _OURS in host.text("/etc/systemd/system/containerd.service"):
+        return
+    commands = set(host.commands().values())
+    found = [
+        name
+        for name, (command, unit) in _RUNTIMES.items()
+        if name not in wanted.take_over and (command in commands or any(host.exists(f"{folder}/{unit}") for folder in _UNIT_FOLDERS))
+    ]
+    if found:
+        names = " and ".join(name.capitalize() if name == "docker" else name for name in found)
+        yield Problem(
+            "runtimes",
+            f"{names} {'is' if len(found) == 1 else 'are'} installed: Ashlar would replace containerd.service and /etc/containerd/config.toml,"
+            " and containers that run there would be lost",
+            "remove the packages (apt-get purge docker.io docker-ce containerd containerd.io),"
+            f" or let Ashlar take them over: base_take_over: [{', '.join(found)}]",
+        )
+
+
+def _python(host: Host, wanted: Wanted) -> Iterator[Problem]:
+    if not host.exists("/usr/bin/python3"):
+        yield Problem(
+            "python",
+            "there is no /usr/bin/python3, by which programs of the platform run on the host, whatever ansible_python_interpreter says",
+            "apt-get install python3",
+        )
+
+
+def _mounts(host: Host, wanted: Wanted) -> Iterator[Problem]:
+    why = {
+        "/opt": "programs are installed below /opt/ashlar",
+        "/usr/local": "programs are installed there",
+        "/var/lib/dpkg": "dpkg runs the scripts of packages there",
+    }
+    for path, reason in why.items():
+        if "noexec" in host.mount_flags(path):
+            yield Problem(
+                "mounts",
+                f"the file system of {path} is mounted noexec: {reason}",
+                f"take noexec from its line in /etc/fstab and mount it again: mount -o remount,exec \"$(findmnt -nT {path} -o TARGET)\"",
+            )
+    for path in ("/etc", "/opt", "/usr/local", "/var/lib"):
+        if "ro" in host.mount_flags(path):
+            yield Problem("mounts", f"the file system of {path} is read-only", "find out why (journalctl -k), and mount it for writing")
+
+
+def _leftovers(host: Host, wanted: Wanted) -> Iterator[Problem]:
+    """What an earlier platform has left behind, and what would count more than ours."""
+    if "kubernetes_node" in wanted.components:
+        for name in host.listing(_CNI_FOLDER):
+            if name.endswith((".conf", ".conflist", ".json")) and name < _OUR_CNI:
+                yield Problem(
+                    "leftovers",
+                    f"{_CNI_FOLDER}/{name} comes before {_OUR_CNI}, so pods would get their network by it",
+                    "move it away, if what it belongs to is gone",
+                )
+    for unit in ("kubelet.service", "containerd.service", "etcd.service", "consul.service", "haproxy.service"):
+        for folder in _UNIT_FOLDERS[:-1]:
+            for name in host.listing(f"{folder}/{unit}.d"):
+                path = f"{folder}/{unit}.d/{name}"
+                lines = [line.strip() for line in host.text(path).splitlines()]
+                if name.endswith(".conf") and any(line.startswith(("ExecStart=", "User=", "Group=", "Type=")) for line in lines):
+                    yield Problem("leftovers", f"{path} changes what {unit} runs", "remove it and run systemctl daemon-reload")
+
+
+def _filters(host: Host, wanted: Wanted) -> Iterator[Problem]:
+    """Chains of other tables that drop what ours accepts: a packet must pass all of them."""
+    for family, table, chain, hook in host.dropping_chains():
+        if (family, table) != ("inet", "ashlar"):
+            yield Problem(
+                "firewalls",
+                f"the chain {chain} of the nftables table {family} {table} drops by policy what it does not name (hook {hook}),"
+                " also what Ashlar's own firewall accepts",
+                f"remove the table (nft delete table {family} {table}, and from /etc/nftables.conf), or let it pass the platform's ports"
+                " and skip this check",
+            )
+
+
 def _platforms(host: Host, wanted: Wanted) -> Iterator[Problem]:
     told = set()
     for pid, command in host.commands().items():
         name = _FOREIGN_PLATFORMS.get(command)
         if name is None or name in told:
             continue
+        if "containerd" in wanted.components and command in ("dockerd", "containerd"):
+            continue  # refused, or to be taken over
         process = host.process(pid)
         if _is_ours(host, process):
             continue
@@ -437,6 +526,9 @@ def _firewalls(host: Host, wanted: Wanted) -> Iterator[Problem]:
             )
 
 
+    yield from _filters(host, wanted)
+
+
 def _time(host: Host, wanted: Wanted) -> Iterator[Problem]:
     if not _time_service(host) and not _in_container(host):
         yield Problem(
@@ -461,6 +553,10 @@ CHECKS: dict[str, Check] = {
     "kernel": _kernel,
     "cgroups": _cgroups,
     "ports": _ports,
+    "runtimes": _runtimes,
+    "python": _python,
+    "mounts": _mounts,
+    "leftovers": _leftovers,
     "platforms": _platforms,
     "firewalls": _firewalls,
 }

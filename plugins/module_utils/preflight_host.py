@@ -12,6 +12,7 @@ import errno
 import fcntl
 import gzip
 import ipaddress
+import json
 import os
 import re
 import selectors
@@ -115,6 +116,28 @@ class Host:
             place = os.path.dirname(place)
         figures = os.statvfs(place)
         return figures.f_blocks * figures.f_frsize, figures.f_bavail * figures.f_frsize
+
+    def mount_flags(self, path: str) -> set[str]:
+        """`noexec` and `ro`, as far as the file system of `path` or of its nearest existing parent is mounted so."""
+        place = self.path(path)
+        while not os.path.exists(place) and place != os.path.dirname(place):
+            place = os.path.dirname(place)
+        flags = os.statvfs(place).f_flag
+        return {name for name, flag in (("noexec", os.ST_NOEXEC), ("ro", os.ST_RDONLY)) if flags & flag}
+
+    def dropping_chains(self) -> list[tuple[str, str, str, str]]:
+        """Family, table, name and hook of the chains of nftables on input and forward whose policy is to drop; none where nft cannot tell."""
+        try:
+            done = subprocess.run(["nft", "-j", "list", "chains"], stdin=subprocess.DEVNULL, capture_output=True, timeout=5, check=False)
+            listed = json.loads(done.stdout)["nftables"]
+        except (OSError, subprocess.TimeoutExpired, ValueError, KeyError):
+            return []
+        chains = [item["chain"] for item in listed if "chain" in item]
+        return [
+            (chain["family"], chain["table"], chain["name"], chain["hook"])
+            for chain in chains
+            if chain.get("policy") == "drop" and chain.get("hook") in ("input", "forward")
+        ]
 
     def opens_for_writing(self, path: str) -> bool:
         """Whether a write would be let through; opening a sysctl asks the kernel without setting anything."""

@@ -10,7 +10,7 @@ description:
   - Runs every check of a host, gathers the few facts that roles decide by, and fails once with all problems and what to do about each.
   - It takes the place of gathering facts. Nothing on the host is changed, ever.
   - "The checks are C(root), C(os), C(architecture), C(systemd), C(cpus), C(memory), C(disk), C(address), C(time), C(names), C(peers),
-    C(kernel), C(cgroups), C(ports), C(platforms), C(firewalls), C(clock) and C(lockout)."
+    C(kernel), C(cgroups), C(ports), C(runtimes), C(python), C(mounts), C(leftovers), C(platforms), C(firewalls), C(clock) and C(lockout)."
 options:
   address:
     description: The private IPv4 address that the host must have on one of its interfaces.
@@ -18,6 +18,11 @@ options:
     required: true
   classes:
     description: The host's node classes, by which minimums are chosen.
+    type: list
+    elements: str
+    default: []
+  components:
+    description: The host's components, by which some checks are made or left out.
     type: list
     elements: str
     default: []
@@ -77,6 +82,12 @@ options:
       - Networks from which the firewall will let SSH in. When given, whoever runs this must come from one of them or from a node.
     type: list
     elements: str
+  take_over:
+    description: Container runtimes from packages that may be replaced. Any other that is installed is a problem.
+    type: list
+    elements: str
+    choices: [containerd, docker]
+    default: []
   skip:
     description: Names of checks that are not made.
     type: list
@@ -184,6 +195,7 @@ def main() -> None:
         argument_spec={
             "address": {"type": "str", "required": True},
             "classes": {"type": "list", "elements": "str", "default": []},
+            "components": {"type": "list", "elements": "str", "default": []},
             "min_cpus": {"type": "dict", "default": {}},
             "min_memory_mb": {"type": "dict", "default": {}},
             "min_disk_gb": {"type": "dict", "default": {}},
@@ -196,6 +208,7 @@ def main() -> None:
             "peer_timeout_seconds": {"type": "float", "default": 3},
             "max_clock_skew_seconds": {"type": "float", "default": 2},
             "admin_networks": {"type": "list", "elements": "str"},
+            "take_over": {"type": "list", "elements": "str", "choices": ["containerd", "docker"], "default": []},
             "skip": {"type": "list", "elements": "str", "default": []},
         },
         supports_check_mode=True,
@@ -205,6 +218,7 @@ def main() -> None:
     wanted = Wanted(
         address=given["address"],
         classes=tuple(given["classes"]),
+        components=tuple(given["components"]),
         min_cpus=given["min_cpus"],
         min_memory_mb=given["min_memory_mb"],
         min_disk_gb=given["min_disk_gb"],
@@ -214,6 +228,7 @@ def main() -> None:
         ports=tuple(Port.parse(port) for port in given["ports"]),
         peers=tuple(Peer(peer["name"], peer["address"], int(peer["port"])) for peer in given["peers"] or []),
         peer_timeout_seconds=given["peer_timeout_seconds"],
+        take_over=tuple(given["take_over"]),
         skip=tuple(given["skip"]),
     )
     host = Host()

@@ -6,8 +6,9 @@ from __future__ import annotations
 import inspect
 from typing import Any
 
+import pytest
 import yaml
-from ansible_collections.ashlar.stack.plugins.action.preflight import choose_peers, message
+from ansible_collections.ashlar.stack.plugins.action.preflight import choose_peers, explain, message
 from ansible_collections.ashlar.stack.plugins.module_utils.preflight import NAMES, Problem
 from ansible_collections.ashlar.stack.plugins.modules import preflight as module
 
@@ -62,3 +63,17 @@ def test_the_documentation_names_every_check_and_option() -> None:
     assert [name for name in NAMES if f"C({name})" not in said] == []
     source = inspect.getsource(module.main)
     assert [name for name in documented["options"] if f'"{name}": {{"type"' not in source] == []
+
+
+@pytest.mark.parametrize(
+    ("said", "remedy"),
+    [
+        ("MODULE FAILURE sudo: sorry, you must have a tty to run sudo", "ansible_pipelining: false"),
+        ("/bin/sh: 1: /usr/bin/python3: not found", "apt-get install python3"),
+        ("/bin/sh: /opt/py/bin/python3.11: No such file or directory", "Python is not at /opt/py/bin/python3.11"),
+        ("Traceback: KeyError", ""),
+    ],
+)
+def test_why_no_module_could_run_is_told(said: str, remedy: str) -> None:
+    assert remedy in explain(said)
+    assert bool(remedy) == bool(explain(said))

@@ -9,6 +9,7 @@ import socket
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 from ansible_collections.ashlar.stack.plugins.module_utils.preflight import (
@@ -28,6 +29,7 @@ ADDRESS = "10.0.0.11"
 WANTED = Wanted(
     address=ADDRESS,
     classes=("control", "worker"),
+    components=("etcd", "containerd", "kubernetes_node"),
     min_cpus={"control": 2, "worker": 1},
     min_memory_mb={"control": 1700, "worker": 900},
     min_disk_gb={"control": 20},
@@ -51,6 +53,8 @@ class FakeHost(Host):
         self.silent: dict[str, str] = {}
         self.working_commands: set[str] = set()
         self.locked: set[str] = set()
+        self.flags: dict[str, set[str]] = {}
+        self.chains: list[tuple[str, str, str, str]] = []
         for path, text in {
             "/etc/os-release": 'ID=debian\nVERSION_ID="13"\nVERSION_CODENAME=trixie\nPRETTY_NAME="Debian GNU/Linux 13 (trixie)"\n',
             "/proc/1/comm": "systemd\n",
@@ -63,6 +67,7 @@ class FakeHost(Host):
             "/sys/class/net/eth0/mtu": "1450\n",
             "/proc/sys/net/ipv4/ip_forward": "0\n",
             "/usr/lib/systemd/systemd-timesyncd": "",
+            "/usr/bin/python3": "",
         }.items():
             self.write(path, text)
         self.write_options("CONFIG_X86=y", *(f"{feature.option}=y" for feature in FEATURES.values()))
@@ -113,6 +118,12 @@ class FakeHost(Host):
 
     def opens_for_writing(self, path: str) -> bool:
         return path not in self.locked
+
+    def mount_flags(self, path: str) -> set[str]:
+        return self.flags.get(path, set())
+
+    def dropping_chains(self) -> list[tuple[str, str, str, str]]:
+        return self.chains
 
     def resolves(self, name: str, seconds: float) -> bool:
         return False
@@ -437,7 +448,7 @@ def test_a_host_without_a_time_service_is_warned_about_unless_its_machine_keeps_
 
 def test_another_platform_is_a_warning(host: FakeHost) -> None:
     host.listen("tcp", "00000000", 9, 812, "dockerd", "docker.service", "/usr/bin/dockerd")
-    problem = only(examine(host, WANTED))
+    problem = only(examine(host, replace(WANTED, components=("etcd",))))
     assert not problem.fatal
     assert problem.message == "Docker runs already (pid 812, docker.service) and may fight over ports, cgroups and packet filters"
 
@@ -529,3 +540,70 @@ def test_this_machine_can_be_asked() -> None:
     size, free = machine.disk("/var/lib/does/not/exist/yet")
     assert 0 <= free <= size
     assert machine.resolves("localhost", 2)
+
+
+def test_a_runtime_from_packages_is_refused_unless_it_may_be_taken_over(host: FakeHost) -> None:
+    host.write("/usr/lib/systemd/system/containerd.service", "[Service]\nExecStart=/usr/bin/containerd\n")
+    host.write("/usr/lib/systemd/system/docker.service", "[Service]\nExecStart=/usr/sbin/dockerd\n")
+    problem = only(examine(host, WANTED))
+    assert problem.fatal
+    assert "Docker and containerd are installed" in problem.message
+    assert "base_take_over: [docker, containerd]" in problem.remedy
+    assert "containerd is installed" in only(examine(host, replace(WANTED, take_over=("docker",)))).message
+    assert examine(host, replace(WANTED, take_over=("docker", "containerd"))) == []
+
+
+def test_a_runtime_that_is_ashlars_own_by_now_is_no_problem(host: FakeHost) -> None:
+    host.write("/usr/lib/systemd/system/containerd.service", "[Service]\nExecStart=/usr/bin/containerd\n")
+    host.write("/etc/systemd/system/containerd.service", "[Service]\nExecStart=/opt/ashlar/containerd/2.4.2/containerd\n")
+    assert examine(host, WANTED) == []
+
+
+def test_programs_of_the_platform_need_the_hosts_own_python(host: FakeHost) -> None:
+    Path(host.path("/usr/bin/python3")).unlink()
+    assert "no /usr/bin/python3" in only(examine(host, WANTED)).message
+
+
+@pytest.mark.parametrize(
+    ("path", "flag", "text"),
+    [("/var/lib/dpkg", "noexec", "dpkg runs the scripts"), ("/opt", "noexec", "/opt/ashlar"), ("/etc", "ro", "is read-only")],
+)
+def test_file_systems_must_let_programs_run_and_be_written(host: FakeHost, path: str, flag: str, text: str) -> None:
+    host.flags[path] = {flag}
+    assert text in only(examine(host, WANTED)).message
+
+
+def test_flags_of_a_file_system_are_those_of_its_nearest_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    asked = []
+    monkeypatch.setattr(os, "statvfs", lambda path: asked.append(path) or SimpleNamespace(f_flag=os.ST_NOEXEC | os.ST_NOSUID))
+    assert Host(str(tmp_path)).mount_flags("/var/lib/dpkg") == {"noexec"}
+    assert asked == [str(tmp_path)]
+
+
+@pytest.mark.parametrize(
+    ("path", "content", "text"),
+    [
+        ("/etc/cni/net.d/10-calico.conflist", "{}", "pods would get their network by it"),
+        ("/etc/systemd/system/kubelet.service.d/10-kubeadm.conf", "[Service]\nExecStart=\nExecStart=/usr/bin/kubelet\n", "changes what kubelet.service runs"),
+        ("/usr/lib/systemd/system/kubelet.service.d/10-kubeadm.conf", "[Service]\nExecStart=/usr/bin/kubelet\n", "changes what kubelet.service runs"),
+    ],
+)  # fmt: skip
+def test_leftovers_that_count_more_than_ours_are_named(host: FakeHost, path: str, content: str, text: str) -> None:
+    host.write(path, content)
+    problem = only(examine(host, WANTED))
+    assert path in problem.message
+    assert text in problem.message
+
+
+def test_leftovers_that_change_nothing_are_left_alone(host: FakeHost) -> None:
+    host.write("/etc/cni/net.d/10-flannel.conflist", "{}")
+    host.write("/etc/cni/net.d/87-podman.conflist", "{}")
+    host.write("/etc/systemd/system/etcd.service.d/limits.conf", "[Service]\nLimitNOFILE=100000\n")
+    assert examine(host, WANTED) == []
+
+
+def test_another_table_that_drops_by_policy_is_named(host: FakeHost) -> None:
+    host.chains = [("inet", "ashlar", "incoming", "input"), ("ip", "filter", "FORWARD", "forward")]
+    problem = only(examine(host, WANTED))
+    assert "FORWARD of the nftables table ip filter" in problem.message
+    assert "nft delete table ip filter" in problem.remedy

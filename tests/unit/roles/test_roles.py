@@ -172,3 +172,9 @@ def test_plays_are_named_by_the_layer_of_their_component() -> None:
 
 def test_every_layer_of_a_manifest_is_known() -> None:
     assert {manifest["layer"] for manifest in MANIFESTS.values()} <= set(LAYERS)
+
+
+def test_kernel_settings_hold_after_a_boot_whatever_the_host_had_before() -> None:
+    """Files are read in the order of their names, and the last one counts (sysctl.d(5))."""
+    ours = [path.name.removesuffix(".j2") for path in (ROOT / "roles/base/templates/etc/sysctl.d").iterdir()]
+    assert min(ours) > max("99-sysctl.conf", "99-hardening.conf", "99-kubernetes-cri.conf")
