@@ -33,7 +33,7 @@ def wanted(node: Object) -> Wanted:
     """What a node of `site_nodes` shall have. One that is no worker repels applications, by a taint for each of its roles."""
     classes = node["classes"]
     roles = [ROLE + ROLES[name] for name in classes]
-    labels = {**(node.get("labels") or {}), **{role: "" for role in roles}}
+    labels = {**(node.get("labels") or {}), **dict.fromkeys(roles, "")}
     for key, value in ((ZONE, node.get("zone")), (REGION, node.get("region"))):
         if value:
             labels[key] = value

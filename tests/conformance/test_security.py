@@ -15,7 +15,7 @@ import pytest
 from cryptography import x509
 
 from .support import remote
-from .support.cluster import Cluster, Workload, random_name, secret_text
+from .support.cluster import Cluster, Workload, pod_template, random_name, secret_text, service
 from .support.nodes import Node
 from .support.plan import Plan, manifest
 from .support.waiting import at_once, until
@@ -349,3 +349,42 @@ except (OSError, ValueError) as error:
     for endpoint in plan.endpoints["kubernetes_control"]["api"] + plan.endpoints.get("etcd", {}).get("client", []):
         address, port = endpoint.split(":")
         assert asker.python(program, address, int(port)) == "refused", endpoint
+
+
+@pytest.mark.needs("kubernetes_control")
+def test_a_service_may_not_take_traffic_for_an_address_of_its_choice(workload: Workload) -> None:
+    """Not even an administrator's: what the platform has set stays, and nobody adds to it."""
+    path, body = workload.path("Service"), {**service("taker"), "spec": {"ports": [{"port": 443}], "externalIPs": ["203.0.113.1"]}}
+    until("the policy is in force", lambda: workload.cluster.ask(next(iter(workload.cluster.contexts)), "POST", f"{path}?dryRun=All", body)[0] == 422, 20)
+    workload.cluster.request("POST", f"{path}?dryRun=All", service("taker"))
+
+
+# Each copy makes two more; the memory limit is high enough for their number to be what stops them.
+BOMB = "bomb() { bomb | bomb & }; bomb; sleep 600"
+
+
+@pytest.mark.needs("kubernetes_node", "kubernetes_control")
+def test_a_fork_bomb_in_a_pod_does_not_take_its_node(workload: Workload, nodes: dict[str, Node], plan: Plan) -> None:
+    name = next(iter(workload.pods))
+    template = pod_template("bomb", workload.image)
+    container = template["spec"]["containers"][0]
+    container["command"] = ["sh", "-c", BOMB]
+    container["resources"] = {"limits": {"cpu": "300m", "memory": "1Gi"}}
+    del container["readinessProbe"]
+    template["spec"] |= {"nodeName": name, "restartPolicy": "Never"}
+    pod = workload.cluster.create({"apiVersion": "v1", "kind": "Pod", **template, "metadata": {"name": "bomb"}}, workload.namespace)
+    group = f"*pod{pod['metadata']['uid'].replace('-', '_')}.slice"
+
+    def read(file: str) -> str:
+        return nodes[name].run(f"cat $(find /sys/fs/cgroup -path '{group}/{file}' | head -n 1)")
+
+    try:
+        until("the bomb has met its limit", lambda: dict(line.split() for line in read("pids.events").splitlines())["max"] != "0", 120)
+        assert int(read("pids.max")) == plan.option("kubernetes_node", "kubernetes_node_pod_pids_limit")
+        assert int(read("pids.current")) <= int(read("pids.max"))
+        assert nodes[name].run("echo here").strip() == "here"
+        assert workload.shell(name, "wget -q -T 10 -O - http://127.0.0.1:8080/").strip() == workload.pods[name]["metadata"]["name"]
+        assert name in workload.cluster.ready_nodes()
+    finally:
+        workload.cluster.delete(workload.path("Pod", "bomb"), 0)
+    until("nothing of it is left", lambda: nodes[name].run(f"find /sys/fs/cgroup -path '{group}' | head -n 1") == "", 120)
