@@ -79,7 +79,7 @@ try:
     from kubernetes.dynamic.exceptions import DynamicApiError
     from urllib3.exceptions import HTTPError
 except ImportError:  # AnsibleK8SModule says what is missing
-    ApiException = DynamicApiError = HTTPError = OSError
+    ApiException = DynamicApiError = HTTPError = OSError  # type: ignore[misc, assignment]
 
 PAUSE = 0.5
 # Refusals that another try does not change.
@@ -143,7 +143,10 @@ def main() -> None:
         if reasons and not module.check_mode:
             module.fail_json(msg=story(reasons, len(nodes.targets), timeout), changed=bool(nodes.patches), **result)
         service = K8sService(client, module)
-        diffs = [{"before": "", "after": f"{json.dumps(body, indent=2, sort_keys=True)}\n", "after_header": f"Node/{name}"} for name, body in nodes.patches.items()]
+        diffs = [
+            {"before": "", "after": f"{json.dumps(body, indent=2, sort_keys=True)}\n", "after_header": f"Node/{name}"}
+            for name, body in nodes.patches.items()
+        ]
         for definition in module.params["workloads"]:
             done = perform_action(service, definition, {"state": "present"})
             if done["changed"]:

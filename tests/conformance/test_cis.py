@@ -82,7 +82,8 @@ def test_every_check_passes_or_is_listed_with_the_reason(found: dict[str, dict[s
     reasons = {str(number): reason for number, reason in yaml.safe_load((HERE / "cis" / "exceptions.yml").read_text()).items()}
     failed = {number: check for checks in found.values() for number, check in checks.items() if check["status"] != "PASS"}
     new = [
-        f"{number} {check['test_desc']}: {check['status']}, expected {check.get('expected_result')}, found {check.get('actual_value')!r} {check.get('reason', '')}"
+        f"{number} {check['test_desc']}: {check['status']}, expected {check.get('expected_result')}, "
+        f"found {check.get('actual_value')!r} {check.get('reason', '')}"
         for number, check in sorted(failed.items())
         if number not in reasons
     ]
