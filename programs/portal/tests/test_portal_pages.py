@@ -229,7 +229,7 @@ def test_the_replica_that_answers_is_asked() -> None:
 def test_a_replica_that_is_silent_costs_a_moment_only() -> None:
     async def work() -> None:
         silent = Upstream({}, mood="slow")
-        from .conftest import served
+        from portal_support import served
 
         async with served(silent.application()) as url, running(timeout_seconds=10.0) as found:
             await found.log_in()
