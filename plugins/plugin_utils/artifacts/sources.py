@@ -281,6 +281,7 @@ def _unpack(archive: Path, name: str, members: dict[str, str], scratch: Path) ->
 
 
 def _copy(stream: IO[bytes], target: Path) -> Path:
+    target.parent.mkdir(parents=True, exist_ok=True)
     with target.open("wb") as out:
         shutil.copyfileobj(stream, out, 1 << 20)
     return target

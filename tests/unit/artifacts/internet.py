@@ -158,6 +158,11 @@ PUBLISHERS = {
         ("victoriametrics-logs-datasource/plugin.json", "victoriametrics-logs-datasource/module.js"),
         "victoriametrics-logs-datasource-v{v}_checksums_zip.txt", below_dist,
     ),
+    "kube_bench": Publisher(
+        GITHUB.format("aquasecurity/kube-bench"), "kube-bench_{v}_linux_{a}.tar.gz",
+        ("kube-bench", *(f"cfg/cis-1.9/{file}.yaml" for file in ("config", "controlplane", "etcd", "master", "node", "policies"))),
+        "kube-bench_{v}_checksums.txt",
+    ),
     "kubernetes": Publisher(
         "dl.k8s.io/v{v}/", "kubernetes-server-linux-{a}.tar.gz",
         ("kubernetes/", *(f"kubernetes/server/bin/{name}" for name in KUBERNETES), "kubernetes/kubernetes-src.tar.gz"), "{asset}.sha512", alone_512,

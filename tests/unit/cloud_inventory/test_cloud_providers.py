@@ -37,6 +37,7 @@ def test_gce_instances_of_all_zones_over_several_pages(inventory: Inventory, goo
         "node_id": "1001",
         "node_labels": {"example.com/rack": "R1", "disk": "ssd"},
         "node_volumes": [{"name": "data", "size_gib": 100, "device": "/dev/disk/by-id/google-data"}],
+        "node_region": "europe-west1",
         "node_zone": "europe-west1-b",
     }
     assert [volume["size_gib"] for volume in variables(data, "prod-worker-1")["node_volumes"]] == [200, 20]
@@ -118,6 +119,7 @@ def test_openstack_servers_of_all_regions_over_several_pages(inventory: Inventor
             {"name": "data", "size_gib": 100, "device": "/dev/disk/by-id/virtio-aaaaaaaa-0000-4000-8"},
             {"name": "logs", "size_gib": 20, "device": "/dev/disk/by-id/virtio-bbbbbbbb-0000-4000-8"},
         ],
+        "node_region": "RegionOne",
         "node_zone": "az1",
     }
     assert "node_volumes" not in variables(data, "prod-worker-1"), "the system's disk is no data volume"

@@ -111,9 +111,10 @@ def test_the_archives_come_from_a_mirror_and_are_unpacked_to_a_program(mirror: s
     assert (tmp_path / "plugins/1/victoriametrics-logs-datasource/gpx_linux_amd64").stat().st_mode & stat.S_IXUSR
 
 
-def test_without_a_mirror_and_a_checksum_one_error_says_what_to_do(tmp_path: Path) -> None:
-    obtainer = Obtainer(Store(tmp_path), Catalogue([ROOT / "artifacts"]), Options(architectures=["amd64"]), lambda line: None, interval=0.05)
-    with pytest.raises(ArtifactError, match="artifacts_record=true"):
+def test_without_a_source_one_error_says_what_to_do(tmp_path: Path) -> None:
+    options = Options(architectures=["amd64"], sources=["mirror"])
+    obtainer = Obtainer(Store(tmp_path), Catalogue([ROOT / "artifacts"]), options, lambda line: None, interval=0.05)
+    with pytest.raises(ArtifactError, match=r"Reach one of the sources, name a mirror \(artifacts_mirror\), or import a bundle"):
         obtainer.ensure({"grafana": VERSIONS["grafana"]})
 
 

@@ -74,8 +74,9 @@ def test_the_parts_of_a_lane_run_one_after_another(tmp_path: Path) -> None:
 
 
 def test_a_part_that_fails_shows_all_that_it_said_and_what_failed_and_stops_the_rest(tmp_path: Path) -> None:
-    script = f"echo the first line; echo '{REPORT}' > ${{PYTEST_ADDOPTS##*--junitxml=}}; exit 3"
-    parts = {"bad": [shell(script), shell("echo also run")], "good": [shell("echo quiet")], "next": [shell("true")], "last": [shell("true")]}
+    script = f"echo the first line; echo '{REPORT}' > ${{PYTEST_ADDOPTS##*--junitxml=}}; while ! [ -e {tmp_path}/begun ]; do sleep 0.1; done; exit 3"
+    good = shell(f"touch {tmp_path}/begun; echo quiet")
+    parts = {"bad": [shell(script), shell("echo also run")], "good": [good], "next": [shell("true")], "last": [shell("true")]}
     code, said = done(tmp_path, parts, [[["bad", "next"], ["good"]], [["last"]]])
     assert (code, said[-1]) == (1, "2 passed, 1 failed"), said
     assert "the first line" in said and "also run" in said
