@@ -147,7 +147,8 @@ class InventoryModule(BaseInventoryPlugin):
     """The thin shell around ``plan_site``: reads the inventory, writes the plan into it."""
 
     NAME = NAME
-    inventory: Any  # Ansible declares it optional, for the time before parse() is called
+    inventory: Any  # Ansible declares them optional, for the time before parse() is called
+    loader: Any
 
     def verify_file(self, path: str) -> bool:
         """Whether ``path`` is a site file, or lies in a folder of a site that is no inventory."""
