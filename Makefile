@@ -9,6 +9,8 @@ VENV := .venv
 BIN := $(VENV)/bin
 INVENTORY := inventories/$(SITE)
 export PATH := $(CURDIR)/$(BIN):$(PATH)
+# Ansible ends at once where the locale is not UTF-8 or was never generated; this one is always there.
+export LC_ALL := C.UTF-8
 
 .PHONY: help quickstart nodes artifacts tools bundle test test-all lint unit molecule test-openstack conformance bench docs lock clean clean-store
 

@@ -20,6 +20,9 @@ description:
   - A wrong site ends the program with exit code 4 and one message, whatever C(any_unparsed_is_failed) says.
 notes:
   - Sources of an inventory folder are read in the order of their names, so the nodes come first with C(10-nodes.yml) and C(20-stack.yml).
+  - Any inventory plugin may name the hosts. Where a format has no lists (INI), C(node_classes) may be text,
+    as in V('["control", "worker"]') or V(control,worker).
+  - A host with an empty C(node_classes) is no node. It is in none of the plugin's groups, and no play of the collection's touches it.
   - The folders C(credentials), C(releases), C(stacks) and C(state) of a site are no inventory sources. The plugin claims the files in them,
     and Terraform's files, notes and what editors leave (C(#20-stack.yml#), C(*.bak), C(*.orig) ...) beside the site file, without reading them, since Ansible
     would otherwise take them for inventories.
@@ -122,6 +125,8 @@ from ansible_collections.ashlar.stack.plugins.plugin_utils.site.catalogue import
 from ansible_collections.ashlar.stack.plugins.plugin_utils.site.compile import plan_site
 from ansible_collections.ashlar.stack.plugins.plugin_utils.site.models import SITE_FOLDERS, Plan, Problem, SiteError
 from ansible_collections.ashlar.stack.plugins.plugin_utils.site.nodes import RawNode
+from ansible_collections.ashlar.stack.plugins.plugin_utils.site.options import variable_files
+from ansible_collections.ashlar.stack.plugins.plugin_utils.site.reading import syntax
 from ansible_collections.ashlar.stack.plugins.plugin_utils.site.stop import stop, unreadable
 
 NAME = "ashlar.stack.stack"
@@ -132,6 +137,7 @@ STRAY = re.compile(
     r"|tf|tofu|tfvars|(tf|tofu|tfvars)\.json|tfbackend|tfplan|tfstate(\..*)?|hcl)",
     re.IGNORECASE,
 )
+OTHERS = ("ashlar.stack.terraform", "ashlar.stack.cloud")
 MACHINES = "site_machines"
 ROOT = Path(__file__).resolve().parents[2]
 NODE_VARIABLES = ("node_address", "node_classes", "node_zone", "node_region", "node_labels", "ansible_host", "ansible_port")
@@ -141,7 +147,8 @@ class InventoryModule(BaseInventoryPlugin):
     """The thin shell around ``plan_site``: reads the inventory, writes the plan into it."""
 
     NAME = NAME
-    inventory: Any  # Ansible declares it optional, for the time before parse() is called
+    inventory: Any  # Ansible declares them optional, for the time before parse() is called
+    loader: Any
 
     def verify_file(self, path: str) -> bool:
         """Whether ``path`` is a site file, or lies in a folder of a site that is no inventory."""
@@ -150,9 +157,11 @@ class InventoryModule(BaseInventoryPlugin):
         if not path.endswith(SUFFIXES) or not os.access(path, os.R_OK):
             return False
         with open(path, encoding="utf-8", errors="replace") as file:
-            keys = dict(re.findall(r"^(plugin|stack)\s*:\s*[\"']?([\w.-]*)", file.read(), re.MULTILINE))
-        # A site file without its `plugin:` line is claimed too: no other plugin would say what is wrong with it.
-        return keys.get("plugin", NAME) == NAME and bool(keys)
+            keys = dict(re.findall(r"^([^\s:#-][^:]*?)\s*:(?:\s+[\"']?([\w.-]*)|$)", file.read(), re.MULTILINE))
+        # One that is empty, a list, or lacks its `plugin:` line is claimed too: no other plugin would say what is wrong with it.
+        if "plugin" in keys:
+            return keys["plugin"].startswith("ashlar.") and keys["plugin"] not in OTHERS
+        return not keys or "stack" in keys
 
     def parse(self, inventory: Any, loader: Any, path: str, cache: bool = True) -> None:
         """Compiles the site and adds groups and variables.
@@ -162,16 +171,33 @@ class InventoryModule(BaseInventoryPlugin):
         if in_site_folder(path):
             return
         super().parse(inventory, loader, path, cache)
+        first = next((source for source in inventory.processed_sources if source != path and self._is_site(source)), None)
+        if first:
+            text = f"is a second site file: {os.path.relpath(first, os.path.dirname(path))} was read before it, and an inventory is one site."
+            text += " Remove one of them, or keep it in a folder of its own."
+            stop([Problem(path, (), text)])
         try:
             raw_site = loader.load_from_file(path, cache="none", trusted_as_template=True)
         except AnsibleError as error:
             stop(unreadable(path, error))
         try:
             pending = inventory.groups["all"].vars.get(MACHINES) == "pending"
-            plan = plan_site(load(ROOT), raw_site, Path(path), self._nodes(path), set(inventory.groups), pending)
+            groups = {group.name: [host.name for host in group.get_hosts()] for group in inventory.groups.values()}
+            plan = plan_site(load(ROOT), raw_site, Path(path), self._nodes(path), groups, pending, self._variables)
         except SiteError as error:
             stop(error.problems)
+        except AnsibleError as error:
+            # Of a file of group_vars or host_vars.
+            folders = {Path(source).parent for source in (*inventory.processed_sources, path) if source}
+            broken = [problem for folder in sorted(folders) for file in variable_files(folder) for problem in syntax(file)]
+            stop(broken or [Problem("", (), f"variables cannot be read: {error.message}")])
         self._write(plan)
+
+    def _is_site(self, source: str | None) -> bool:
+        return bool(source) and os.path.isfile(str(source)) and not in_site_folder(str(source)) and self.verify_file(str(source))
+
+    def _variables(self, file: Path) -> Any:
+        return self.loader.load_from_file(str(file), cache="all", trusted_as_template=True)
 
     def _nodes(self, path: str) -> list[RawNode]:
         """Every host with the variables that describe a node, from wherever Ansible takes variables."""
@@ -216,8 +242,8 @@ class InventoryModule(BaseInventoryPlugin):
         # same components share one object here, so that a site of thousands of nodes has a handful of them.
         everybody = self.inventory.groups["all"]
         defaults = {name: value for name, value in plan.defaults.items() if name not in everybody.vars}
-        for name, value in {**defaults, **plan.variables}.items():
-            everybody.set_variable(name, trusted(value))
+        for name, value in {**trusted(defaults), **plan.options, **trusted(plan.variables)}.items():
+            everybody.set_variable(name, value)
         marked: dict[int, dict[str, Any]] = {}
         for host, variables in plan.hosts.items():
             if id(variables) not in marked:
@@ -237,7 +263,7 @@ def in_site_folder(path: str) -> bool:
 
 
 def trusted(value: Any) -> Any:
-    """A copy in which every template may be one: manifests and site files are written by those who run the playbooks."""
+    """A copy in which every template may be one: manifests and defaults are the collection's own."""
     if isinstance(value, str):
         return trust_as_template(value) if "{{" in value or "{%" in value else value
     if isinstance(value, Mapping):

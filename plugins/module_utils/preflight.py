@@ -58,18 +58,19 @@ class Problem:
 
 @dataclass(frozen=True)
 class Port:
-    """A port, or a range `first`-`last`, that a component will listen on."""
+    """A port, or a range `first`-`last`, that a component will listen on; at `address` only, where it is given."""
 
     component: str
     name: str
     first: int
     last: int
     protocol: str
+    address: str = ""
 
     @classmethod
     def parse(cls, given: dict[str, Any]) -> Port:
         first, _dash, last = str(given["port"]).partition("-")
-        return cls(given["component"], given["name"], int(first), int(last or first), given.get("protocol") or "tcp")
+        return cls(given["component"], given["name"], int(first), int(last or first), given.get("protocol") or "tcp", given.get("address") or "")
 
 
 @dataclass(frozen=True)
@@ -383,10 +384,10 @@ def _ports(host: Host, wanted: Wanted) -> Iterator[Problem]:
 
 
 def _clash(listener: Listener, port: Port, address: str) -> bool:
-    """Whether a component that listens on `address`, everywhere or on 127.0.0.1 would meet the listener."""
+    """Whether a component that listens at its own address, else at `address`, everywhere or on 127.0.0.1 would meet the listener."""
     if listener.protocol != port.protocol or not port.first <= listener.port <= port.last:
         return False
-    return listener.address in ("0.0.0.0", "::", "127.0.0.1", "::1", address)
+    return listener.address in ("0.0.0.0", "::", *([port.address] if port.address else ["127.0.0.1", "::1", address]))
 
 
 def _is_ours(host: Host, process: Process) -> bool:

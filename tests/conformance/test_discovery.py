@@ -24,7 +24,7 @@ def server(plan: Plan) -> str:
 
 @pytest.fixture(scope="module")
 def domain(plan: Plan) -> str:
-    return str(plan.option("coredns", "coredns_cluster_domain"))
+    return str(plan.option("kubernetes_control", "kubernetes_control_cluster_domain"))
 
 
 @pytest.fixture(scope="module")

@@ -208,7 +208,7 @@ def _manifest(root: Path, file: Path) -> Manifest:
 
 def _port(raw: Mapping[str, Any]) -> Port:
     first, _, last = str(raw["port"]).partition("-")
-    return Port(raw["name"], int(first), int(last or first), raw.get("protocol", "tcp"), tuple(raw["from"]), raw.get("route", {}))
+    return Port(raw["name"], int(first), int(last or first), raw.get("protocol", "tcp"), tuple(raw["from"]), raw.get("route", {}), raw.get("address", ""))
 
 
 def _route(manifest: Manifest, index: int, port: Port, manifests: Mapping[str, Manifest]) -> Iterable[Problem]:

@@ -4,13 +4,15 @@
 from __future__ import annotations
 
 import stat
-from collections.abc import Collection, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 from ansible_collections.ashlar.stack.plugins.plugin_utils.site.catalogue import Catalogue, as_tuple
 from ansible_collections.ashlar.stack.plugins.plugin_utils.site.choice import choose
 from ansible_collections.ashlar.stack.plugins.plugin_utils.site.models import (
+    EVERY_NODE,
     NODE_CLASSES,
     Manifest,
     Networks,
@@ -26,28 +28,38 @@ from ansible_collections.ashlar.stack.plugins.plugin_utils.site.network import c
 from ansible_collections.ashlar.stack.plugins.plugin_utils.site.nodes import RawNode, parse_nodes
 from ansible_collections.ashlar.stack.plugins.plugin_utils.site.options import check_options, check_variable_files
 from ansible_collections.ashlar.stack.plugins.plugin_utils.site.placement import check_counts, check_ports, components_of, place
-from ansible_collections.ashlar.stack.plugins.plugin_utils.site.reading import duplicate_keys
+from ansible_collections.ashlar.stack.plugins.plugin_utils.site.reading import duplicate_keys, listed, quoted, read_yaml
 from ansible_collections.ashlar.stack.plugins.plugin_utils.site.structure import check
 from ansible_collections.ashlar.stack.plugins.plugin_utils.site.versions import check_upgrade, choose_versions
 
+CLUSTER_DOMAIN = "kubernetes_control_cluster_domain"
+"""The option that says below which domain Services have names."""
+
 
 def plan_site(
-    catalogue: Catalogue, raw_site: Any, site_file: Path, raw_nodes: Sequence[RawNode], groups: Collection[str] = (), pending: bool = False
+    catalogue: Catalogue,
+    raw_site: Any,
+    site_file: Path,
+    raw_nodes: Sequence[RawNode],
+    groups: Mapping[str, Collection[str]] = MappingProxyType({}),
+    pending: bool = False,
+    read_variables: Callable[[Path], Any] = read_yaml,
 ) -> Plan:
     """The whole way from what was written to the plan; reads the stack, the release and what lies beside the site file.
 
-    :param groups: names of groups that the inventory has already, which no host may bear.
+    :param groups: groups that the inventory has already, with the names of their hosts.
     :param pending: the site's machines are still to be made. What can be judged without them is, and the plan has the site's own variables only.
+    :param read_variables: the content of a file of group_vars or host_vars.
     :raises SiteError: with everything that is wrong.
     """
     problems = duplicate_keys(site_file)
     for file in sorted({node.file for node in raw_nodes if node.file.endswith((".yml", ".yaml"))}):
         problems += duplicate_keys(Path(file))
-    taken = {*groups, *catalogue.manifests, *NODE_CLASSES, "all", "ungrouped"}
+    taken = {*groups, *catalogue.manifests, *NODE_CLASSES, EVERY_NODE, "all", "ungrouped"}
     # Hosts of other sources are half a site: they are judged with the machines that are to come.
     nodes, wrong_nodes = parse_nodes(() if pending else raw_nodes, taken)
     problems += wrong_nodes
-    if not raw_nodes and not pending:
+    if not nodes and not wrong_nodes and not pending:
         text = "finds no nodes. Write them to a file whose name sorts before it (10-nodes.yml), as inventories/example/10-nodes.yml shows."
         problems.append(Problem(str(site_file), (), text))
     structural = check(catalogue.root, "site", raw_site, str(site_file))
@@ -58,7 +70,7 @@ def plan_site(
     problems += wrong_networks
     site = _site(raw_site, site_file, networks)
     problems += check_credentials(site.directory / "credentials")
-    problems += check_variable_files(catalogue, site.directory)
+    problems += check_variable_files(catalogue, site.directory, read_variables)
     stack: Stack | None = None
     release: Release | None = None
     try:
@@ -72,8 +84,8 @@ def plan_site(
     if stack is None or release is None:
         raise SiteError(problems)
     # What depends on the nodes can't be judged while some of them are wrong: a missing node would be blamed on the others.
-    known = nodes if raw_nodes and not wrong_nodes and not pending else None
-    return compile_plan(site, stack, catalogue, release, known, problems, pending)
+    known = nodes if nodes and not wrong_nodes and not pending else None
+    return compile_plan(site, stack, catalogue, release, known, problems, pending, groups)
 
 
 def compile_plan(
@@ -84,23 +96,27 @@ def compile_plan(
     nodes: Sequence[Node] | None,
     problems: Iterable[Problem] = (),
     pending: bool = False,
+    existing: Mapping[str, Collection[str]] = MappingProxyType({}),
 ) -> Plan:
     """The plan of a site.
 
     :param nodes: None when they are not known, which is a problem among ``problems`` then, unless they are ``pending``.
     :param problems: what was found wrong before; there is no plan if there is one.
+    :param existing: groups that the inventory has already, with the names of their hosts.
     :raises SiteError: with these and everything else that is wrong.
     """
     found = list(problems)
     chosen, wrong = choose(site, stack, catalogue)
     found += wrong
     found += check_options(catalogue, chosen, site.options, site.file)
+    found += check_domain(site)
     versions, wrong = choose_versions(site, release, chosen, catalogue)
     found += wrong
     found += check_upgrade(site, versions, catalogue)
     placed: dict[str, list[Node]] = {}
     if nodes is not None:
         placed = {name: place(catalogue.manifests[name], nodes) for name in chosen}
+        found += check_groups(_groups(catalogue, chosen, nodes, placed), existing, site.file)
         found += check_counts(site, chosen, catalogue, nodes)
         found += check_ports(placed, catalogue)
     if site.networks:
@@ -109,8 +125,27 @@ def compile_plan(
     if found or site.networks is None or (nodes is None and not pending):
         raise SiteError(found)
     if nodes is None:
-        return Plan({name: [] for name in (*NODE_CLASSES, *sorted(catalogue.manifests))}, _site_variables(site, site.networks), {}, {})
+        return Plan({name: [] for name in (EVERY_NODE, *NODE_CLASSES, *sorted(catalogue.manifests))}, _site_variables(site, site.networks), {}, {}, {})
     return _plan(site, site.networks, catalogue, chosen, versions, nodes, placed)
+
+
+def check_groups(groups: Mapping[str, Collection[str]], existing: Mapping[str, Collection[str]], file: str) -> Iterable[Problem]:
+    """Hosts that a group of the inventory would bring into plays of the same name, though the plan doesn't."""
+    for name, planned in groups.items():
+        strangers = sorted(set(existing.get(name, ())) - set(planned))
+        if strangers:
+            kind = "every node" if name == EVERY_NODE else f"the {'node class' if name in NODE_CLASSES else 'component'} {name}"
+            text = f"a group of the inventory is named {name} and holds {listed(strangers)}, on which plays for {kind} would run,"
+            yield Problem(file, (), f"{text} though the plan has none there. Rename the group, or correct node_classes.")
+
+
+def check_domain(site: Site) -> Iterable[Problem]:
+    """Whether the site's names are another DNS's, by which nodes and pods would ask for them in vain."""
+    services = site.options.get("kubernetes_control", {}).get(CLUSTER_DOMAIN, "cluster.local")
+    for domain, owner in (("consul", "Consul"), (str(services), "Services of Kubernetes")):
+        if site.domain == domain or site.domain.endswith(f".{domain}"):
+            text = f"is {quoted(site.domain)}. Names below {domain} belong to {owner} and resolve nowhere else. Allowed: a domain of your own,"
+            yield Problem(site.file, ("domain",), f"{text} for example {site.name}.example.com.")
 
 
 def check_credentials(folder: Path) -> Iterable[Problem]:
@@ -168,16 +203,11 @@ def _plan(
     placed: Mapping[str, Sequence[Node]],
 ) -> Plan:
     addresses = {name: [str(node.address) for node in placed.get(name, ())] for name in catalogue.manifests}
-    # `ansible-inventory --graph` shows groups in this order: who is there, then what goes down, layer by layer, then what was not chosen.
-    groups = {name: [node.name for node in nodes if name in node.classes] for name in NODE_CLASSES}
-    for name in (*chosen, *sorted(set(catalogue.manifests) - set(chosen))):
-        groups[name] = [node.name for node in placed.get(name, ())]
+    groups = _groups(catalogue, chosen, nodes, placed)
     # Certificates and templates of one component may name a variable of another, whose role's defaults they can't see.
     defaults = {name: value for component in chosen for name, value in catalogue.defaults(component).items()}
-    variables: dict[str, Any] = {}
-    for options in site.options.values():
-        variables |= options
-    variables |= _site_variables(site, networks)
+    options = {name: value for given in site.options.values() for name, value in given.items()}
+    variables = _site_variables(site, networks)
     variables |= {
         "site_nodes": {
             node.name: {
@@ -190,6 +220,7 @@ def _plan(
             for node in nodes
         },
         "site_components": chosen,
+        "component_layers": {name: catalogue.manifests[name].layer for name in chosen},
         "site_ports": _ports([catalogue.manifests[name] for name in chosen]),
         "site_metrics": [
             {"component": name, "name": entry["name"], **({"drop": entry["drop"]} if "drop" in entry else {})}
@@ -212,7 +243,16 @@ def _plan(
         hosts[node.name] = kinds[components]
     for node in nodes:
         hosts.setdefault(node.name, _node_variables([]))
-    return Plan(groups, variables, defaults, {node.name: hosts[node.name] for node in nodes})
+    return Plan(groups, variables, options, defaults, {node.name: hosts[node.name] for node in nodes})
+
+
+def _groups(catalogue: Catalogue, chosen: Sequence[str], nodes: Sequence[Node], placed: Mapping[str, Sequence[Node]]) -> dict[str, list[str]]:
+    """In the order of `ansible-inventory --graph`: the nodes, what is installed on them, layer by layer, then what was not chosen."""
+    groups = {EVERY_NODE: [node.name for node in nodes]}
+    groups |= {name: [node.name for node in nodes if name in node.classes] for name in NODE_CLASSES}
+    for name in (*chosen, *sorted(set(catalogue.manifests) - set(chosen))):
+        groups[name] = [node.name for node in placed.get(name, ())]
+    return groups
 
 
 def _site_variables(site: Site, networks: Networks) -> dict[str, Any]:
@@ -238,7 +278,7 @@ def _node_variables(manifests: Sequence[Manifest]) -> dict[str, Any]:
     return {
         "node_components": [manifest.name for manifest in manifests],
         "node_artifacts": sorted({artifact for manifest in manifests for artifact in manifest.artifacts}),
-        "node_ports": _ports(manifests, routes=True),
+        "node_ports": _ports(manifests, own=True),
         "node_certificates": [{"component": manifest.name, **certificate} for manifest in manifests for certificate in manifest.certificates],
         "node_authorities": sorted({authority for manifest in manifests for authority in manifest.authorities}),
         "node_health": [
@@ -250,11 +290,12 @@ def _node_variables(manifests: Sequence[Manifest]) -> dict[str, Any]:
     }
 
 
-def _ports(manifests: Sequence[Manifest], routes: bool = False) -> list[dict[str, Any]]:
-    """:param routes: whether a port has its route with it, which is for its own node to register."""
+def _ports(manifests: Sequence[Manifest], own: bool = False) -> list[dict[str, Any]]:
+    """:param own: whether it is a node's own, which registers the route and looks whether the address is free."""
     return [
         {"component": manifest.name, "name": port.name, "port": port.shown, "protocol": port.protocol, "from": list(port.sources)}
-        | ({"route": dict(port.route)} if routes and port.route else {})
+        | ({"route": dict(port.route)} if own and port.route else {})
+        | ({"address": port.address} if own and port.address else {})
         for manifest in manifests
         for port in manifest.ports
     ]

@@ -11,6 +11,8 @@ from typing import Any
 
 LAYERS = ("base", "runtime", "coordination", "network", "orchestration", "ingress", "storage", "observability", "management")
 NODE_CLASSES = ("control", "worker", "edge", "storage")
+EVERY_NODE = "nodes"
+"""The group of all hosts of the inventory that are nodes."""
 SITE_FOLDERS = ("credentials", "releases", "stacks", "state")
 """Folders of a site that are not inventory sources, though Ansible walks into them."""
 
@@ -55,6 +57,7 @@ class Port:
     """``first`` and ``last`` are equal but for a range. ``sources``: components, ``nodes``, ``pods``, ``admin`` or ``any``.
 
     ``route``: host, path and protocol by which the edge serves it, as written in the manifest; empty when it doesn't.
+    ``address``: the one address at which it listens, a template; empty when that is not known.
     """
 
     name: str
@@ -63,6 +66,7 @@ class Port:
     protocol: str
     sources: tuple[str, ...]
     route: Mapping[str, str] = field(default_factory=dict)
+    address: str = ""
 
     @property
     def shown(self) -> int | str:
@@ -170,11 +174,13 @@ class Plan:
     """What the inventory becomes.
 
     ``groups``: group -> host names, a group for each component of the collection and each node class, empty ones too.
-    ``variables``: of the group ``all``. ``defaults``: of the chosen components, which anything else that sets one of them
+    ``variables``: of the group ``all``. ``options``: the site file's, as Ansible read them (``!unsafe`` texts are no templates).
+    ``defaults``: of the chosen components, which anything else that sets one of them
     overrides. ``hosts``: host -> its variables; hosts with the same components share the objects.
     """
 
     groups: Mapping[str, list[str]]
     variables: Mapping[str, Any]
+    options: Mapping[str, Any]
     defaults: Mapping[str, Any]
     hosts: Mapping[str, Mapping[str, Any]]

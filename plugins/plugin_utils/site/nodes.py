@@ -46,11 +46,15 @@ class RawNode:
 def parse_nodes(raw: Iterable[RawNode], groups: Collection[str] = ()) -> tuple[list[Node], list[Problem]]:
     """The nodes that are right, in the inventory's order, and everything that is wrong with the others.
 
+    A host whose ``node_classes`` is empty is none of ours.
+
     :param groups: names that a host may not have because a group has them.
     """
     nodes: list[Node] = []
     problems: list[Problem] = []
     for host in raw:
+        if _words(host.variables.get("node_classes")) == []:
+            continue
         if host.name in LOCALHOST:
             text = "is the controller itself, which would be installed on. Remove it: Ansible knows localhost without an entry."
             problems.append(Problem(host.file, ("hosts", host.name), text))
@@ -127,12 +131,14 @@ def _address(host: RawNode, problems: list[Problem]) -> IPv4Address | None:
 
 def _classes(host: RawNode, problems: list[Problem]) -> tuple[str, ...]:
     where: Path_ = ("hosts", host.name, "node_classes")
-    value = host.variables.get("node_classes")
-    if value is None:
-        problems.append(Problem(host.file, where, f"is missing. Allowed: a list of {listed(NODE_CLASSES)}. Add it."))
+    given = host.variables.get("node_classes")
+    if given is None:
+        text = f"is missing. Allowed: a list of {listed(NODE_CLASSES)}, or [] for a host that is no node. Add it."
+        problems.append(Problem(host.file, where, text))
         return ()
-    if not isinstance(value, list) or not value:
-        text = f"is {quoted(value)}. Allowed: a list of at least one of {listed(NODE_CLASSES)}, for example [control, worker]."
+    value = _words(given)
+    if not isinstance(value, list):
+        text = f"is {quoted(given)}. Allowed: a list of {listed(NODE_CLASSES)}, for example [control, worker], or [] for a host that is no node."
         problems.append(Problem(host.file, where, text))
         return ()
     for index, name in enumerate(value):
@@ -143,6 +149,13 @@ def _classes(host: RawNode, problems: list[Problem]) -> tuple[str, ...]:
     if twice:
         problems.append(Problem(host.file, where, f"names {listed(twice)} twice. Remove one."))
     return tuple(str(name) for name in value)
+
+
+def _words(value: Any) -> Any:
+    """A list that was written as text, as in INI files (``'["control"]'``, ``control,worker``); anything else as it is."""
+    if not isinstance(value, str):
+        return value
+    return re.findall(r"[^\s,'\"]+", value[1:-1] if value.startswith("[") and value.endswith("]") else value)
 
 
 def _place(host: RawNode, variable: str, problems: list[Problem]) -> str:

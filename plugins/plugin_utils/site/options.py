@@ -4,14 +4,14 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from ansible.module_utils.common.arg_spec import ArgumentSpecValidator
 from ansible_collections.ashlar.stack.plugins.plugin_utils.site.catalogue import Catalogue
 from ansible_collections.ashlar.stack.plugins.plugin_utils.site.models import Path_, Problem
-from ansible_collections.ashlar.stack.plugins.plugin_utils.site.reading import did_you_mean, listed, quoted, top_keys
+from ansible_collections.ashlar.stack.plugins.plugin_utils.site.reading import did_you_mean, listed, quoted, read_yaml, top_keys
 
 PLAN_VARIABLES = (
     "site_name",
@@ -24,6 +24,7 @@ PLAN_VARIABLES = (
     "site_networks",
     "site_nodes",
     "site_components",
+    "component_layers",
     "site_ports",
     "site_metrics",
     "artifact_versions",
@@ -97,20 +98,28 @@ def wrong_value(spec: Mapping[str, Any], limits: Mapping[str, Any], value: Any) 
     return ""
 
 
-def check_variable_files(catalogue: Catalogue, directory: Path) -> Iterable[Problem]:
-    """Variables in group_vars and host_vars of the site that nothing reads, or that would override the plan.
-
-    Only names are looked at, so vaulted values stay as they are; a wholly encrypted file is passed over.
-    """
+def variable_files(directory: Path) -> list[Path]:
+    """The files of group_vars and host_vars beside an inventory that Ansible reads."""
     files = [file for folder in ("group_vars", "host_vars") for file in sorted((directory / folder).glob("**/*")) if file.is_file()]
+    return [file for file in files if file.suffix in ("", ".yml", ".yaml", ".json")]
+
+
+def check_variable_files(catalogue: Catalogue, directory: Path, read: Callable[[Path], Any] = read_yaml) -> Iterable[Problem]:
+    """Variables in group_vars and host_vars of the site that nothing reads, that would override the plan, or that have a wrong value.
+
+    A wholly encrypted file is passed over.
+
+    :param read: the content of a file whose values may be vaulted or templates.
+    """
+    files = variable_files(directory)
     if not files:
         return
     specs = {name: catalogue.options(name) for name in catalogue.manifests}
     known = {option for options in specs.values() for option in options or ()} | set(_NODE_VARIABLES)
     for file in files:
-        if file.suffix not in ("", ".yml", ".yaml", ".json"):
-            continue
-        for name in top_keys(file):
+        names = top_keys(file)
+        values = read(file) if names else {}
+        for name in names:
             if name in PLAN_VARIABLES:
                 text = "is computed by the inventory plugin from the site file and the nodes; set here it would win over the plan. Remove it."
                 yield Problem(str(file), (name,), text)
@@ -120,6 +129,10 @@ def check_variable_files(catalogue: Catalogue, directory: Path) -> Iterable[Prob
             if owner and options is not None and name not in known:
                 text = f"is an unknown option of {owner}.{did_you_mean(name, list(options))} Allowed: {listed(sorted(options))}."
                 yield Problem(str(file), (name,), text)
+            elif owner and options is not None and name in options:
+                text = wrong_value(options[name], catalogue.manifests[owner].limits.get(name, {}), values[name])
+                if text:
+                    yield Problem(str(file), (name,), text)
 
 
 def _allowed(spec: Mapping[str, Any], limits: Mapping[str, Any]) -> str:

@@ -55,6 +55,17 @@ def read_json(file: Path) -> Any:
         raise SiteError([Problem(str(file), (), f"is not valid JSON: line {error.lineno}, column {error.colno}: {error.msg}.")]) from error
 
 
+def syntax(file: Path) -> list[Problem]:
+    """Why a file is not YAML; nothing when it is, whatever its tags mean."""
+    try:
+        yaml.compose(_text(file), Loader=_Loader)
+    except SiteError as error:
+        return error.problems
+    except yaml.YAMLError as error:
+        return [Problem(str(file), (), f"is not valid YAML: {_yaml_reason(error)}.")]
+    return []
+
+
 def duplicate_keys(file: Path) -> list[Problem]:
     """A problem for each key that stands twice in a mapping of a YAML file, where YAML silently keeps the last.
 

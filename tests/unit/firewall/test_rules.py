@@ -32,7 +32,7 @@ def rules(nodes: int = 3, **changed: Any) -> str:
     addresses = [f"10.0.0.{number}" for number in range(11, 11 + nodes)]
     variables = {
         **yaml.safe_load((ROLE / "defaults/main.yml").read_text()),
-        "node_ssh_port": 22,
+        "ansible_facts": {"node_ssh_port": 22},
         "firewall_ssh_ports": [22],
         "node_ports": PORTS,
         "site_ports": PORTS,

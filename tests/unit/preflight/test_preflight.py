@@ -429,6 +429,14 @@ def test_listeners_elsewhere_do_not_matter(host: FakeHost, table: str, address: 
     assert examine(host, WANTED) == []
 
 
+@pytest.mark.parametrize(("address", "taken"), [("0100007F", False), ("0B00000A", False), ("0A14FEA9", True), ("00000000", True)])
+def test_a_component_that_listens_at_one_address_has_that_to_itself(host: FakeHost, address: str, taken: bool) -> None:
+    """A resolver of the host's own at 127.0.0.1 is not in CoreDNS' way, which answers at 169.254.20.10."""
+    port = Port.parse({"component": "coredns", "name": "dns", "port": 53, "protocol": "udp", "address": "169.254.20.10"})
+    host.listen("udp", address, 53, 812, "dnsmasq", "dnsmasq.service")
+    assert [problem.check for problem in examine(host, replace(WANTED, ports=(port,)))] == (["ports"] if taken else [])
+
+
 def test_a_listener_inside_of_a_range_is_a_warning(host: FakeHost) -> None:
     host.listen("tcp", "00000000", 30080, 812, "nginx", "nginx.service")
     problem = only(examine(host, WANTED))

@@ -5,11 +5,14 @@ from __future__ import annotations
 
 import json
 from collections import Counter
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
 import pytest
 import yaml
+from ansible.parsing.dataloader import DataLoader
+from ansible.template import Templar, trust_as_template
 from ansible_collections.ashlar.stack.plugins.module_utils.health_log import Failure, Line, recognise
 
 ROOT = Path(__file__).parents[3]
@@ -156,9 +159,10 @@ def test_every_component_has_one_play_on_its_own_group() -> None:
 def test_every_play_leads_to_a_role_that_exists() -> None:
     named = {role for play in PLAYS for role in roles_of(play)}
     assert named <= set(ROLES)
-    groups = {str(play["hosts"]).partition("[")[0] for play in PLAYS if "hosts" in play} - {"all", "localhost"}
+    groups = {group.partition("[")[0] for play in PLAYS if "hosts" in play for group in str(play["hosts"]).split(":")} - {"nodes", "localhost"}
     assert groups <= set(MANIFESTS)
     for play in PLAYS:
+        assert play.get("hosts") != "all", "hosts that are no nodes are in the group all"
         if "hosts" not in play:
             assert (ROOT / play["ansible.builtin.import_playbook"]).is_file()
 
@@ -168,6 +172,78 @@ def test_plays_are_named_by_the_layer_of_their_component() -> None:
         for role in roles_of(play):
             if role in MANIFESTS:
                 assert play["name"].partition(" | ")[0] == MANIFESTS[role]["layer"]
+
+
+def tags(name: str) -> set[str]:
+    return set(next(play for play in PLAYS if play["name"] == name).get("tags", []))
+
+
+def tags_of(roles: Iterable[str]) -> set[str]:
+    return {tag for role in roles for tag in (role, MANIFESTS[role]["layer"])}
+
+
+@pytest.mark.parametrize("role", MANIFESTS)
+def test_a_play_has_its_layer_and_its_component_as_tags(role: str) -> None:
+    play = next(play for play in PLAYS if role in roles_of(play))
+    always = {"always"} if MANIFESTS[role]["layer"] == "base" else set()
+    assert tags(play["name"]) == tags_of([role]) | always
+
+
+def test_a_play_that_serves_many_components_runs_with_each_of_them() -> None:
+    applied = [role for role in MANIFESTS if any((ROOT / "roles" / role / folder).is_dir() for folder in ("objects", "workloads"))]
+    assert tags("orchestration | objects") == tags("orchestration | nodes") == tags_of([*applied, "kubernetes_node"])
+    secret = [role for role in MANIFESTS if any("consul/tokens/" in path.read_text() for path in (ROOT / "roles" / role).glob("templates/**/*.j2"))]
+    assert tags("coordination | consul tokens") == tags_of(secret)
+
+
+def test_all_else_runs_whatever_the_tags_are_but_for_the_record_of_a_whole_run() -> None:
+    untagged = [play["name"] for play in PLAYS if not play.get("tags")]
+    assert untagged == ["every layer | record"]
+    for name in ("every layer | tags", "The store holds every artifact of the site", "base | survey", "every layer | ready"):
+        assert "always" in tags(name)
+
+
+@pytest.mark.parametrize(
+    ("run", "skip", "expected"),
+    [
+        (["all"], [], ["firewall", "etcd", "consul", "portal"]),
+        (["etcd"], [], ["firewall", "etcd"]),
+        (["coordination", "portal"], [], ["firewall", "etcd", "consul", "portal"]),
+        (["coordination"], ["consul"], ["firewall", "etcd"]),
+        (["all"], ["coordination"], ["firewall", "portal"]),
+        (["tagged"], ["base"], ["etcd", "consul", "portal"]),
+    ],
+)
+def test_what_did_not_run_need_not_be_healthy(run: list[str], skip: list[str], expected: list[str]) -> None:
+    task = next(play for play in PLAYS if play["name"] == "every layer | ready")["tasks"][0]
+    layers = {"firewall": "base", "etcd": "coordination", "consul": "coordination", "portal": "management"}
+    variables = {name: trust_as_template(value) for name, value in task["vars"].items()}
+    variables |= {"component_layers": layers, "site_components": list(layers), "ansible_run_tags": run, "ansible_skip_tags": skip}
+    variables["node_health"] = [{"component": name} for name in layers]
+    checks = Templar(loader=DataLoader(), variables=variables).template(trust_as_template(task["ashlar.stack.ready"]["checks"]))
+    assert [check["component"] for check in checks] == expected
+
+
+LOCAL_TASKS = [
+    (file, task)
+    for file in sorted([*(ROOT / "roles").glob("*/tasks/*.yml"), *(ROOT / "playbooks").glob("*.yml"), ROOT / "site.yml"])
+    for task in yaml.safe_load(file.read_text())
+    if (task.get("delegate_to") or task.get("hosts")) == "localhost" and "local_nodes" not in str(file)
+]
+
+
+@pytest.mark.parametrize(("file", "task"), LOCAL_TASKS, ids=lambda part: part.name if isinstance(part, Path) else part["name"])
+def test_the_controllers_own_tasks_ask_for_no_sudo(file: Path, task: dict[str, Any]) -> None:
+    """``ansible_become`` among the variables of all nodes is localhost's, too, and wins over the keyword ``become``."""
+    assert task["vars"]["ansible_become"] is False
+
+
+@pytest.mark.parametrize("role", MANIFESTS)
+def test_every_number_has_limits(role: str) -> None:
+    limits = MANIFESTS[role].get("limits") or {}
+    for name, option in options(role).items():
+        if {option.get("type"), option.get("elements")} & {"int", "float"} and "choices" not in option:
+            assert {"minimum", "maximum"} <= set(limits.get(name, {})), f"{name} may be any number: give it limits in {role}'s manifest"
 
 
 def test_every_layer_of_a_manifest_is_known() -> None:

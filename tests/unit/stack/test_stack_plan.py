@@ -308,3 +308,10 @@ def raw_nodes(count: int) -> list[RawNode]:
         RawNode(f"node-{number}", {"node_address": str(first + number), "node_classes": ["control", "worker"] if number < 3 else ["worker"]}, "10-nodes.yml")
         for number in range(count)
     ]
+
+
+def test_a_text_of_the_site_file_that_is_no_template_stays_none(collection: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """As receivers of Alertmanager have it, whose own templates look alike."""
+    text = yaml.safe_dump(SITE) + "options: {etcd: {etcd_extra_arguments: [!unsafe '{{ .CommonLabels.alertname }}', '{{ site_name }}']}}\n"
+    variables = shared(inventory_of(write_site(tmp_path / "site", site_text=text), collection, monkeypatch))
+    assert Templar(loader=DataLoader(), variables=variables).template(variables["etcd_extra_arguments"]) == ["{{ .CommonLabels.alertname }}", "prod"]

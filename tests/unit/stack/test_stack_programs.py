@@ -8,6 +8,7 @@ import os
 import shutil
 import subprocess
 import sys
+from configparser import ConfigParser
 from pathlib import Path
 
 import pytest
@@ -24,9 +25,13 @@ CONFIGURATION = """
 [defaults]
 collections_path = .collections
 [inventory]
-enable_plugins = ashlar.stack.stack, yaml, auto, host_list
+enable_plugins = {plugins}
 any_unparsed_is_failed = {strict}
 """
+OURS = ConfigParser()
+OURS.read(REPOSITORY / "ansible.cfg")
+# The checkout of the tests has no plugins but this one.
+PLUGINS = [name for name in OURS["inventory"]["enable_plugins"].split(", ") if not name.startswith("ashlar.stack.") or name == "ashlar.stack.stack"]
 
 
 @pytest.fixture(scope="module")
@@ -42,7 +47,7 @@ def checkout(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def run(checkout: Path, *command: str, strict: bool = True) -> subprocess.CompletedProcess[str]:
-    (checkout / "ansible.cfg").write_text(CONFIGURATION.format(strict=strict))
+    (checkout / "ansible.cfg").write_text(CONFIGURATION.format(plugins=", ".join(PLUGINS), strict=strict))
     environment = {name: value for name, value in os.environ.items() if not name.startswith(("ANSIBLE_", "PYTHONPATH"))}
     environment |= {"ANSIBLE_NOCOLOR": "1", "ANSIBLE_HOME": str(checkout / ".ansible")}
     program = Path(sys.executable).parent / command[0]
@@ -125,3 +130,169 @@ def test_without_machines_a_playbook_says_how_they_are_made(checkout: Path, play
     assert done.returncode == 2
     said = " ".join((done.stdout + done.stderr).split())
     assert f"The site prod has no machines yet. Run: ansible-playbook -i {site} playbooks/machines.yml" in said
+
+
+FORMATS = {
+    "ini": (
+        "10-nodes.ini",
+        """
+[machines]
+node[1:3]
+bastion node_classes='[]'
+database
+[machines:vars]
+node_classes=["control", "worker"]
+node_address=192.0.2.{{ inventory_hostname[4:] }}
+[others]
+database
+[others:vars]
+node_classes=[]
+""",
+    ),
+    "ini with words": (
+        "10-nodes",
+        """
+node1 node_address=192.0.2.1 node_classes=control,worker
+node2 node_address=192.0.2.2 node_classes="control, worker"
+node3 node_address=192.0.2.3 node_classes='["control", "worker"]' node_labels='{"disk": "ssd"}'
+bastion node_classes=[]
+database node_classes=""
+""",
+    ),
+    "toml": (
+        "10-nodes.toml",
+        """
+[machines.vars]
+node_classes = ["control", "worker"]
+[machines.hosts.node1]
+node_address = "192.0.2.1"
+[machines.hosts.node2]
+node_address = "192.0.2.2"
+[machines.hosts.node3]
+node_address = "192.0.2.3"
+[others.vars]
+node_classes = []
+[others.hosts.bastion]
+[others.hosts.database]
+""",
+    ),
+    "json": (
+        "10-nodes.json",
+        """{"all": {"hosts": {
+"node1": {"node_address": "192.0.2.1", "node_classes": ["control", "worker"]},
+"node2": {"node_address": "192.0.2.2", "node_classes": ["control", "worker"]},
+"node3": {"node_address": "192.0.2.3", "node_classes": ["control", "worker"]},
+"bastion": {"node_classes": []}, "database": {"node_classes": []}}}}""",
+    ),
+    "script": (
+        "10-nodes.sh",
+        """#!/bin/sh
+echo '{"machines": {"hosts": ["node1", "node2", "node3"], "vars": {"node_classes": ["control", "worker"]}},
+"others": {"hosts": ["bastion", "database"], "vars": {"node_classes": []}},
+"_meta": {"hostvars": {"node1": {"node_address": "192.0.2.1"}, "node2": {"node_address": "192.0.2.2"}, "node3": {"node_address": "192.0.2.3"}}}}'
+""",
+    ),
+    "generator": (
+        "10-nodes.yml",
+        """
+plugin: ansible.builtin.generator
+hosts: {name: "{{ host }}"}
+layers: {host: [node1, node2, node3, bastion, database]}
+""",
+    ),
+}
+GENERATED = """
+plugin: ansible.builtin.constructed
+strict: true
+compose:
+  node_classes: "['control', 'worker'] if inventory_hostname is match('node') else []"
+  node_address: "'192.0.2.' ~ inventory_hostname[4:]"
+groups: {others: node_classes | length == 0}
+"""
+
+
+@pytest.mark.parametrize("form", FORMATS)
+def test_every_format_of_inventories_works_and_hosts_that_are_no_nodes_stay_out(checkout: Path, form: str) -> None:
+    site = write_site(checkout / "inventories" / form.replace(" ", "-"))
+    (site / "10-nodes.yml").unlink()
+    name, text = FORMATS[form]
+    (site / name).write_text(text.lstrip())
+    (site / name).chmod(0o755 if name.endswith(".sh") else 0o644)
+    if form == "generator":
+        (site / "15-classes.yml").write_text(GENERATED)
+    done = run(checkout, "ansible-inventory", "-i", str(site), "--list")
+    assert (done.returncode, done.stderr) == (0, "")
+    inventory = json.loads(done.stdout)
+    assert inventory["nodes"]["hosts"] == inventory["etcd"]["hosts"] == ["node1", "node2", "node3"]
+    variables = inventory["_meta"]["hostvars"]
+    assert "node_components" in variables["node1"] and variables["bastion"].keys() == variables["database"].keys()
+    assert "node_components" not in variables["bastion"]
+
+
+def test_hosts_given_by_name_alone_take_their_classes_from_group_vars(checkout: Path) -> None:
+    files = {"group_vars/all.yml": "node_classes: [control, worker]\nnode_address: 192.0.2.{{ inventory_hostname[4:] }}\n"}
+    site = write_site(checkout / "inventories" / "names", files=files)
+    done = run(checkout, "ansible-inventory", "-i", "node1,node2,node3,", "-i", str(site / "20-stack.yml"), "--graph", "nodes")
+    assert (done.returncode, done.stdout.split()) == (0, ["@nodes:", "|--node1", "|--node2", "|--node3"])
+
+
+def stopped(checkout: Path, site: Path) -> str:
+    """What is said of a site that must be refused, once and by one message."""
+    done = run(checkout, "ansible-inventory", "-i", f"inventories/{site.name}", "--list")
+    assert (done.returncode, done.stdout) == (4, "")
+    start = "[ERROR]: The site cannot be planned; no host was touched.\n  "
+    assert done.stderr.startswith(start)
+    return done.stderr.removeprefix(start).strip()
+
+
+@pytest.mark.parametrize(("text", "kind"), [("", "nothing"), ("---\n", "nothing"), ("- plugin: ashlar.stack.stack\n", "a list"), ("# soon\n", "nothing")])
+def test_a_site_file_that_is_no_mapping_is_one_clear_error(checkout: Path, text: str, kind: str) -> None:
+    site = write_site(checkout / "inventories" / "formless")
+    (site / "20-stack.yml").write_text(text)
+    assert stopped(checkout, site) == (
+        f"inventories/formless/20-stack.yml: is {kind}. Allowed: a mapping (key: value), as schemas/site.json describes."
+    )
+
+
+@pytest.mark.parametrize("name", ["group_vars/all.yml", "group_vars/control/etcd.yml", "host_vars/node1.yml"])
+def test_broken_yaml_among_variables_is_one_clear_error(checkout: Path, name: str) -> None:
+    nodes = "control: {hosts: {node1: {node_address: 192.0.2.11, node_classes: [control, worker]}}}\n"
+    site = write_site(checkout / "inventories" / "broken", nodes_text=nodes, files={name: "etcd_snapshot_keep: [3\n"})
+    said = stopped(checkout, site)
+    shutil.rmtree(site)
+    assert said == f"inventories/broken/{name}: is not valid YAML: line 2, column 1: did not find expected ',' or ']'."
+
+
+def test_two_site_files_are_one_too_many(checkout: Path) -> None:
+    site = write_site(checkout / "inventories" / "twice")
+    shutil.copy(site / "20-stack.yml", site / "30-stack.yml")
+    assert stopped(checkout, site) == (
+        "inventories/twice/30-stack.yml: is a second site file: 20-stack.yml was read before it, "
+        "and an inventory is one site. Remove one of them, or keep it in a folder of its own."
+    )
+
+
+def test_what_editors_and_terraform_leave_is_no_inventory(checkout: Path) -> None:
+    names = ["#20-stack.yml#", "main.tf", "terraform.tfstate", ".terraform.lock.hcl", "plan.tfplan"]
+    write_site(checkout / "inventories" / "littered", files=dict.fromkeys(names, "plugin: [ashlar\n"))
+    done = run(checkout, "ansible-inventory", "-i", "inventories/littered", "--graph", "nodes")
+    assert (done.returncode, done.stderr, done.stdout.split()) == (0, "", ["@nodes:", "|--node1", "|--node2", "|--node3"])
+
+
+def test_an_inventory_of_openstack_is_none_of_ours(checkout: Path) -> None:
+    site = write_site(checkout / "inventories" / "other")
+    (site / "10-nodes.yml").rename(site / "10-openstack.yml")
+    done = run(checkout, "ansible-inventory", "-i", str(site), "--graph", "nodes")
+    assert (done.returncode, done.stdout.split()) == (0, ["@nodes:", "|--node1", "|--node2", "|--node3"])
+
+
+def test_a_tag_that_nobody_has_ends_the_run_before_a_host_is_touched(checkout: Path) -> None:
+    """With the collection as it is; ansible-playbook itself would run nothing and end with 0."""
+    site = REPOSITORY / "inventories" / "example"
+    environment = {name: value for name, value in os.environ.items() if not name.startswith(("ANSIBLE_", "PYTHONPATH"))}
+    for option in ("--tags", "--skip-tags"):
+        command = [str(Path(sys.executable).parent / "ansible-playbook"), "-i", str(site), "site.yml", option, "etcd,ectd"]
+        done = subprocess.run(command, cwd=REPOSITORY, env=environment | {"ANSIBLE_NOCOLOR": "1"}, capture_output=True, text=True, timeout=120, check=False)
+        assert done.returncode == 2
+        said = " ".join(done.stdout.split())
+        assert 'This site has no tag "ectd". Tags are its layers, base, runtime, coordination,' in said and "1 failed" in said
