@@ -25,7 +25,7 @@ PROTOCOLS = ("redfish", "ipmi")
 
 _DNS_LABEL = r"[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?"
 _NAME = re.compile(rf"{_DNS_LABEL}(\.{_DNS_LABEL})*")
-_USER = re.compile(r"[A-Za-z_][A-Za-z0-9_.@-]{0,63}")
+_USER = re.compile(r"[a-z_][a-z0-9_.-]{0,31}")
 _ZONE = re.compile(r"[A-Za-z0-9]([A-Za-z0-9._-]{0,61}[A-Za-z0-9])?")
 _VOLUME = re.compile(_DNS_LABEL)
 _HOST_KEY = re.compile(r"(ssh-ed25519|ssh-rsa|ecdsa-sha2-nistp(256|384|521)) [A-Za-z0-9+/]+=*")
@@ -170,7 +170,7 @@ class _Check:
 
     def user(self, path: Path_, raw: Any) -> str:
         if not isinstance(raw, str) or not _USER.fullmatch(raw):
-            self.wrong(path, raw, "a user's name of letters, digits, '_', '-', '.' and '@', at most 64 characters, beginning with a letter or '_'")
+            self.wrong(path, raw, "a user's name of small letters, digits, '_', '-' and '.', at most 32 characters")
             return ""
         return raw
 

@@ -11,7 +11,7 @@ locals {
   pattern = {
     name     = "^[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?(\\.[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?)*$"
     ipv4     = "^((25[0-5]|2[0-4][0-9]|1[0-9][0-9]|[1-9]?[0-9])\\.){3}(25[0-5]|2[0-4][0-9]|1[0-9][0-9]|[1-9]?[0-9])$"
-    user     = "^[A-Za-z_][A-Za-z0-9_.@-]{0,63}$"
+    user     = "^[a-z_][a-z0-9_.-]{0,31}$"
     zone     = "^[A-Za-z0-9]([A-Za-z0-9._-]{0,61}[A-Za-z0-9])?$"
     volume   = "^[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?$"
     host_key = "^(ssh-ed25519|ssh-rsa|ecdsa-sha2-nistp(256|384|521)) [A-Za-z0-9+/]+=*$"
@@ -55,7 +55,7 @@ locals {
         "is ${local.json[name].public_ip}. Allowed: an IPv4 address, or null"
       )
       user = startswith(local.json[name].user, "\"") && can(regex(local.pattern.user, node.user)) ? null : (
-        "is ${local.json[name].user}. Allowed: a user name of 1 to 64 letters, digits, hyphens, underscores, dots and @, a letter or underscore first"
+        "is ${local.json[name].user}. Allowed: a user name of 1 to 32 small letters, digits, hyphens, underscores and dots, a letter or underscore first"
       )
       port = local.json[name].port == "null" || (can(regex("^[0-9]+$", local.json[name].port)) && try(node.port >= 1 && node.port <= 65535, false)) ? null : (
         "is ${local.json[name].port}. Allowed: a whole number from 1 to 65535, or null"
