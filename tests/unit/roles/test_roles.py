@@ -218,7 +218,7 @@ def test_what_did_not_run_need_not_be_healthy(run: list[str], skip: list[str], e
     task = next(play for play in PLAYS if play["name"] == "every layer | ready")["tasks"][0]
     layers = {"firewall": "base", "etcd": "coordination", "consul": "coordination", "portal": "management"}
     variables = {name: trust_as_template(value) for name, value in task["vars"].items()}
-    variables |= {"component_layers": layers, "site_components": list(layers), "ansible_run_tags": run, "ansible_skip_tags": skip}
+    variables |= {"component_layers": layers, "site_components": list(layers), "ansible_run_tags": tuple(run), "ansible_skip_tags": tuple(skip)}
     variables["node_health"] = [{"component": name} for name in layers]
     checks = Templar(loader=DataLoader(), variables=variables).template(trust_as_template(task["ashlar.stack.ready"]["checks"]))
     assert [check["component"] for check in checks] == expected
