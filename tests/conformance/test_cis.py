@@ -17,7 +17,8 @@ import yaml
 from .support.nodes import Node
 from .support.plan import ROOT, Plan
 
-pytestmark = pytest.mark.needs("kubernetes_control", "kubernetes_node", "etcd")
+# Where kube-bench can't be downloaded it is built, which takes minutes.
+pytestmark = [pytest.mark.needs("kubernetes_control", "kubernetes_node", "etcd"), pytest.mark.long]
 HERE = Path(__file__).parent
 VERSION = "0.9.4"
 # It is built where it can't be downloaded.
