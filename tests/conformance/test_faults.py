@@ -7,17 +7,17 @@ import asyncio
 import json
 import time
 import urllib.request
-from collections import Counter
 from collections.abc import Iterator
 
 import pytest
 
 from .support.cluster import Cluster, Workload, condition, random_name
-from .support.figures import Tell
+from .support.figures import Tell, judged
 from .support.load import Load, loaded
 from .support.nodes import Node
 from .support.plan import Plan
 from .support.power import Power, reachable
+from .support.sample import placed_anew, places
 from .support.waiting import at_once, holds, until
 from .test_key_value import etcdctl
 
@@ -165,36 +165,28 @@ def test_the_sample_answers_while_its_node_is_off_and_is_soon_whole_again(
     replicas, port = (plan.option("sample", f"sample_{name}") for name in ("replicas", "node_port"))
     host = str(plan.option("sample", "sample_host")).replace("{{ site_domain }}", plan.shared["site_domain"])
 
-    def places() -> list[str]:
-        return [pod["spec"]["nodeName"] for pod in cluster.pods("sample", "app=hello") if condition(pod, "Ready") == "True"]
-
-    # After other faults replicas may share a node: those of a rollout are spread anew.
-    restart = {"spec": {"template": {"metadata": {"annotations": {"conformance/restarted": random_name("at")}}}}}
-    cluster.patch("/apis/apps/v1/namespaces/sample/deployments/hello", restart)
-
-    def rolled() -> bool:
-        status = cluster.get("/apis/apps/v1/namespaces/sample/deployments/hello")["status"]
-        return status.get("updatedReplicas") == replicas == status.get("availableReplicas") == len(cluster.pods("sample", "app=hello"))
-
-    until("the replicas are placed anew", rolled)
-    workers = [name for name in plan.on("kubernetes_node") if "worker" in plan.shared["site_nodes"][name]["classes"]]
-    count = Counter(places())
-    assert max(count.values()) - min(count.get(name, 0) for name in workers) <= 1, count
+    before = placed_anew(cluster, plan)
     leader = holder(cluster, "kube-controller-manager")
-    [(name, _), *_] = sorted(Counter(places()).items(), key=lambda item: (-item[1], item[0] != leader))
+    [(name, _), *_] = sorted(before.items(), key=lambda item: (-item[1], item[0] != leader))
     gone = nodes[name]
-    askable = [nodes[name].address for name in sorted(set(places()) - {gone.name})]
+    askable = [nodes[name].address for name in sorted(set(before) - {gone.name})]
     edges = [nodes[name].address for name in plan.on("haproxy") if name != gone.name] if plan.has("consul_sync") else []
     loads = [Load(port, host, 20, tls=False, address=address) for address in askable] + [Load(443, host, 20, address=address) for address in edges]
 
     def work() -> float:
         power.off(gone)
         start = time.monotonic()
-        until("all replicas are ready on the nodes that are left", lambda: len(places()) == replicas and gone.name not in places(), WHOLE)
+
+        def whole() -> bool:
+            now = places(cluster)
+            return sum(now.values()) == replicas and gone.name not in now
+
+        until("all replicas are ready on the nodes that are left", whole)
         return time.monotonic() - start
 
     took = asyncio.run(loaded(loads, work))
-    tell(f"{gone.name} off: the sample had all replicas again after {took:.0f} s{', with the controllers led from there' if gone.name == leader else ''}")
+    led = ", with the controllers led from there" if gone.name == leader else ""
+    tell(judged(f"{gone.name} off{led}: the sample has all replicas again after", took, WHOLE))
     for load in loads:
         assert load.answered, f"{load.address}:{load.port} answered nothing"
         assert load.failures == [], f"{load.address}:{load.port}: {load.text()}"
