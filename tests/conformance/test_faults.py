@@ -157,6 +157,7 @@ WHOLE = 45
 """Seconds that the sample may lack replicas when a node goes: until the node is marked, its pods have left and others have started."""
 
 
+@pytest.mark.long
 @pytest.mark.needs("sample")
 def test_the_sample_answers_while_its_node_is_off_and_is_soon_whole_again(
     cluster: Cluster, nodes: dict[str, Node], power: Power, plan: Plan, tell: Tell

@@ -355,7 +355,7 @@ except (OSError, ValueError) as error:
 def test_a_service_may_not_take_traffic_for_an_address_of_its_choice(workload: Workload) -> None:
     """Not even an administrator's: what the platform has set stays, and nobody adds to it."""
     path, body = workload.path("Service"), {**service("taker"), "spec": {"ports": [{"port": 443}], "externalIPs": ["203.0.113.1"]}}
-    until("the policy is in force", lambda: workload.cluster.ask(next(iter(workload.cluster.contexts)), "POST", f"{path}?dryRun=All", body)[0] == 422, 20)
+    until("the policy is in force", lambda: workload.cluster.ask(next(iter(workload.cluster.contexts)), "POST", f"{path}?dryRun=All", body)[0] == 422)
     workload.cluster.request("POST", f"{path}?dryRun=All", service("taker"))
 
 
@@ -363,6 +363,7 @@ def test_a_service_may_not_take_traffic_for_an_address_of_its_choice(workload: W
 BOMB = "bomb() { bomb | bomb & }; bomb; sleep 600"
 
 
+@pytest.mark.long
 @pytest.mark.needs("kubernetes_node", "kubernetes_control")
 def test_a_fork_bomb_in_a_pod_does_not_take_its_node(workload: Workload, nodes: dict[str, Node], plan: Plan) -> None:
     name = next(iter(workload.pods))
