@@ -72,6 +72,9 @@ def listed(binary: str, tmp_path: Path) -> Any:
     def listed_(**environment: str) -> tuple[int, dict[str, Any], str]:
         done = program("-i", "10-nodes.terraform.yml", "--list", folder=tmp_path, environment={"ASHLAR_TOFU": binary, **environment})
         hosts = bare(json.loads(done.stdout))["_meta"]["hostvars"] if done.stdout else {}
+        for variables in hosts.values():
+            # ansible-core adds it to every host where facts are not injected as variables.
+            assert variables.pop("ansible_local") == {}
         assert SECRET not in done.stdout + done.stderr
         return done.returncode, hosts, done.stderr.strip()
 
