@@ -27,6 +27,7 @@ from ansible.utils.display import Display
 from ansible_collections.ashlar.stack.plugins.module_utils.locks import acquire
 from ansible_collections.ashlar.stack.plugins.plugin_utils.artifacts.errors import ArtifactError as StoreError
 from ansible_collections.ashlar.stack.plugins.plugin_utils.artifacts.store import Index, default_store
+from ansible_collections.ashlar.stack.plugins.plugin_utils.survey import CHANGED, surveyed
 
 MODULE = "ashlar.stack.artifact"
 PKI = "/etc/ashlar/pki"
@@ -145,8 +146,13 @@ class ActionModule(ActionBase):
         root = Path(arguments["store"] or default_store()).expanduser().absolute()
         versions = arguments["versions"] or self._templar.template(variables.get("artifact_versions")) or {}
         catalogue = read_catalogue(root, arguments["artifacts"], versions)
+        wanted = catalogue.want()
+        found = surveyed(variables).get("artifacts")
+        if found and self._root == "/" and not arguments["verify"] and intact(wanted, found, arguments["keep"], arguments["prune"]):
+            platform = {key: found[key] for key in ("architecture", "codename")}
+            return {"changed": False, "artifacts": {}, "packages": {}, "removed": {}, "source": "none", "bytes": 0, **platform}
         common = {"root": self._root, **{name: arguments[name] for name in ("keep", "prune", "verify", "activate")}}
-        seen = self._module(self, {**common, "_step": "inspect", "_want": catalogue.want()}, variables)
+        seen = self._module(self, {**common, "_step": "inspect", "_want": wanted}, variables)
         if seen.get("failed"):
             return seen
         answer = {
@@ -161,6 +167,8 @@ class ActionModule(ActionBase):
         }
         answer["diff"] = page(answer["artifacts"])
         indexes = [catalogue.choose(name, seen["architecture"], seen["codename"]) for name in seen["lacking"]]
+        if answer["changed"]:
+            answer |= CHANGED
         if not indexes or self._task.check_mode:
             return answer
         done = self._bring(catalogue, indexes, common, variables)
@@ -337,6 +345,17 @@ class ActionModule(ActionBase):
                 yield known
             finally:
                 path.write_text(json.dumps(known), encoding="utf-8")
+
+
+def intact(wanted: Mapping[str, Any], found: Mapping[str, Any], keep: int, prune: bool) -> bool:
+    """Whether the survey of a host has found all that is wanted in use, and nothing to remove."""
+    for name, entry in wanted.items():
+        digests = entry["digests"]
+        version, there, kept = found["intact"].get(name, ("", "", 0))
+        asked = digests.get(f"{found['architecture']}-{found['codename']}") or digests.get(found["architecture"])
+        if (version, there) != (entry["version"], asked) or kept > keep:
+            return False
+    return not prune or set(found["known"]) <= set(wanted)
 
 
 def program() -> str:

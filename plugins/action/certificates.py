@@ -9,9 +9,10 @@ from typing import Any
 
 from ansible.errors import AnsibleError
 from ansible.plugins.action import ActionBase
+from ansible_collections.ashlar.stack.plugins.module_utils.certificates import PKI, Installed, digest_of
 from ansible_collections.ashlar.stack.plugins.plugin_utils import pki
+from ansible_collections.ashlar.stack.plugins.plugin_utils.survey import CHANGED, surveyed
 
-PKI = "/etc/ashlar/pki"
 MODULE = "ashlar.stack.certificates"
 API_PORT = 6443
 
@@ -106,13 +107,24 @@ class ActionModule(ActionBase):
         if arguments["destination"] == "controller":
             outcome = self._on_controller(credentials, place, issued, arguments, variables)
         else:
-            files, keys = plan(issued, authorities)
-            outcome = self._execute_module(
-                module_name=MODULE,
-                module_args={"root": arguments["root"], "prune": arguments["prune"], "_files": files, "_keys": keys},
-                task_vars=variables,
-            )
+            outcome = self._on_node(*plan(issued, authorities), arguments, variables)
         return {**outcome, "changed": bool(outcome.get("changed")) or bool(reasons) or made, "issued": reasons, "certificates": facts}
+
+    def _on_node(self, files: list[dict[str, Any]], keys: dict[str, str], arguments: Mapping[str, Any], variables: dict[str, Any]) -> dict[str, Any]:
+        """Nothing is sent to a host whose survey has found exactly these files."""
+        if arguments["root"] == "/" and arguments["prune"]:
+            contents = (
+                Installed(item["path"], (keys[item["key"]] if "key" in item else item["content"]).encode(), item["owner"], int(item["mode"], 8))
+                for item in files
+            )
+            if digest_of(contents) == surveyed(variables).get("certificates"):
+                return {"changed": False, "written": [], "removed": [], "users": []}
+        outcome: dict[str, Any] = self._execute_module(
+            module_name=MODULE,
+            module_args={"root": arguments["root"], "prune": arguments["prune"], "_files": files, "_keys": keys},
+            task_vars=variables,
+        )
+        return {**outcome, **CHANGED} if outcome.get("changed") else outcome
 
     @staticmethod
     def _issue(credentials: pki.Credentials, spec: pki.Spec, place: Path) -> pki.Issued:

@@ -6,6 +6,7 @@ from __future__ import annotations
 import re
 import time
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 from ansible.plugins.action import ActionBase
@@ -19,6 +20,9 @@ from ansible_collections.ashlar.stack.plugins.module_utils.preflight import (
     clock_problem,
     lockout_problem,
 )
+from ansible_collections.ashlar.stack.plugins.plugin_utils.site.options import wrong_variables
+
+COLLECTION = Path(__file__).resolve().parents[2]
 
 
 class ActionModule(ActionBase):
@@ -37,6 +41,12 @@ class ActionModule(ActionBase):
                 "msg": f"skip names checks that do not exist: {', '.join(unknown)}. The checks are {', '.join(NAMES)}.",
                 "remedy": "correct base_preflight_skip",
             }
+        wrong = wrong_variables(COLLECTION, arguments.get("components") or [], task_vars, self._templar.template)
+        if wrong:
+            host = task_vars.get("inventory_hostname", "the host")
+            lines = [f"{host} has wrong options, nothing was changed on it:", *(f"  {text}" for text in wrong)]
+            remedy = "Correct them where they are set: 20-stack.yml, group_vars, host_vars or --extra-vars."
+            return result | {"failed": True, "msg": "\n".join([*lines, remedy])}
         most_skew = float(arguments.get("max_clock_skew_seconds", 2))
         if arguments.get("peers") is None:
             arguments["peers"] = choose_peers(

@@ -13,6 +13,7 @@ from ansible.errors import AnsibleActionFail, AnsibleError
 from ansible.plugins.action import ActionBase
 from ansible.template import trust_as_template
 from ansible_collections.ashlar.stack.plugins.module_utils.tree_bundle import Source, pack
+from ansible_collections.ashlar.stack.plugins.plugin_utils.survey import CHANGED, surveyed
 
 SUFFIX = ".j2"
 IGNORED = (".git", ".gitkeep", ".DS_Store", "__pycache__", ".mypy_cache", ".ruff_cache")
@@ -23,16 +24,6 @@ def fingerprint(arguments: Mapping[str, Any], sources: Sequence[Source]) -> str:
     """Of everything that is asked of a tree: the task's arguments, and path, content and executable bit of every file. 64 hexadecimal digits."""
     files = sorted((source.path, source.digest, source.executable) for source in sources)
     return hashlib.sha256(json.dumps([arguments, files], sort_keys=True, default=str).encode()).hexdigest()
-
-
-def intact(name: str, variables: Mapping[str, Any]) -> str:
-    """The fingerprint of a tree that this run's survey found as it was asked for; "" without a survey, and after a change on the host.
-
-    The survey is a registered variable, which no cache of facts hands to another run.
-    """
-    if variables.get("ansible_facts", {}).get("ashlar_tree_changed", True):
-        return ""
-    return str(variables.get("tree_survey", {}).get("intact", {}).get(name, ""))
 
 
 def walk(folder: str) -> Iterator[tuple[str, str]]:
@@ -71,17 +62,14 @@ class ActionModule(ActionBase):
             sources = self._sources(folder, str(name), task_vars)
             if arguments.get("root", "/") == "/":
                 asked = fingerprint(arguments, sources)
-                if intact(str(name), task_vars) == asked:
+                if surveyed(task_vars).get("trees", {}).get(name) == asked:
                     return {"changed": False, **{kind: [] for kind in RETURNED}}
                 arguments["fingerprint"] = asked
             arguments["bundle"] = pack(sources)
         result: dict[str, Any] = self._execute_module(module_name="ashlar.stack.tree", module_args=arguments, task_vars=task_vars)
         # The arguments hold the whole tree, secrets too; nobody needs them back.
         result.pop("invocation", None)
-        if result.get("changed"):
-            # Other trees may feel the change: what the survey has found does not hold any more.
-            result["ansible_facts"] = {"ashlar_tree_changed": True}
-        return result
+        return {**result, **CHANGED} if result.get("changed") else result
 
     def _folder(self, source: str, name: str, given: bool) -> str:
         """The folder that `source` names: absolute, or in the role, or beside the playbook."""

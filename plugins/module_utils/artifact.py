@@ -255,6 +255,17 @@ class Host:
             return []
         return [status.st_size, status.st_mtime_ns]
 
+    def survey(self) -> dict[str, Any]:
+        """What is in use and as recorded: artifact -> [version, digest, number of versions kept]; with the host's platform."""
+        architecture, codename = self.platform()
+        intact = {}
+        for name, known in self.memory.artifacts.items():
+            version = self.current(name)
+            entry = known.versions.get(version)
+            if entry is not None and known.order[:1] == [version] and not self.lacks(name, version, entry.digest):
+                intact[name] = [version, entry.digest, len(known.order)]
+        return {"architecture": architecture, "codename": codename, "intact": intact, "known": sorted(self.memory.artifacts)}
+
     # ------------------------------------------------------------------ the store
 
     def blob(self, sha256: str) -> str:

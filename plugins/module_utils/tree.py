@@ -96,7 +96,7 @@ class Memory:
 
     `paths`: path -> digest of what was laid down there; `intended`: path -> digest of what was about to be; `folders`: those it made;
     `making`: those it was about to make; `units`: those it started; `applied`: path -> digest that has taken effect; `pending`: kernel
-    settings that did not hold; `asked`: what was asked when it was laid down last, as tree_survey reads it.
+    settings that did not hold; `asked`: what was asked when it was laid down last, as the survey reads it.
     """
 
     paths: dict[str, str] = field(default_factory=dict)

@@ -32,7 +32,7 @@ def asked(arguments: Mapping[str, Any], sources: Sequence[Source]) -> dict[str, 
     }
 
 
-def survey(files: HostFiles, runner: Runner, owners: Owners | None = None) -> dict[str, str]:
+def trees(files: HostFiles, runner: Runner, owners: Owners | None = None) -> dict[str, str]:
     """Name -> fingerprint of the trees that are intact. What cannot be told for sure is left out, and is then looked at by its own task."""
     found = {}
     for file in files.names(MEMORY_FOLDER):

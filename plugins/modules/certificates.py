@@ -212,10 +212,9 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from ansible.module_utils.basic import AnsibleModule
+from ansible_collections.ashlar.stack.plugins.module_utils.certificates import MEMORY, PKI
 from ansible_collections.ashlar.stack.plugins.module_utils.folders import make_folder, own_umask
 
-PKI = "/etc/ashlar/pki"
-MEMORY = "/var/lib/ashlar/certificates.json"
 SYSUSERS_SECONDS = 30
 
 

@@ -9,6 +9,9 @@ author: Ashlar contributors
 description:
   - Runs every check of a host, gathers the few facts that roles decide by, and fails once with all problems and what to do about each.
   - It takes the place of gathering facts. Nothing on the host is changed, ever.
+  - In the same call it surveys what earlier runs installed. Registered as C(base_survey), it lets later tasks of M(ashlar.stack.tree),
+    M(ashlar.stack.certificates) and M(ashlar.stack.artifact) that ask for exactly what is intact do without a call of their own. The first
+    change of a host ends this for that host, since anything else on it may feel the change.
   - "The checks are C(root), C(os), C(architecture), C(systemd), C(cpus), C(memory), C(disk), C(address), C(time), C(names), C(peers),
     C(kernel), C(cgroups), C(ports), C(runtimes), C(python), C(mounts), C(leftovers), C(platforms), C(firewalls), C(clock) and C(lockout)."
 options:
@@ -120,6 +123,21 @@ problems:
   type: list
   elements: dict
   sample: [{check: memory, message: "has 512 MB of memory, and the class control needs 1700 MB", remedy: give the machine more memory}]
+survey:
+  description: What is intact of what earlier runs installed. What cannot be told for sure is left out.
+  returned: always
+  type: dict
+  contains:
+    trees:
+      description: Name of a tree to the fingerprint of what was asked.
+      type: dict
+      sample: {etcd: 5f70bf18a086007016e948b04aed3b82103a36bea41755b6cddfaf10ace3c6ef}
+    certificates:
+      description: A digest of all certificates and keys together, with their owners and modes.
+      type: str
+    artifacts:
+      description: The artifacts that are in use and as recorded, and the host's platform.
+      type: dict
 ansible_facts:
   description: Facts that roles decide by.
   returned: always
@@ -181,6 +199,10 @@ ansible_facts:
       description: MTU of that interface in bytes.
       type: int
       returned: always
+    ashlar_host_changed:
+      description: C(false) here; the first task that changes the host makes it true.
+      type: bool
+      returned: always
 """
 
 import time
@@ -188,6 +210,7 @@ import time
 from ansible.module_utils.basic import AnsibleModule
 from ansible_collections.ashlar.stack.plugins.module_utils.preflight import FEATURES, Port, Wanted, as_dicts, examine, facts
 from ansible_collections.ashlar.stack.plugins.module_utils.preflight_host import Host, Peer
+from ansible_collections.ashlar.stack.plugins.module_utils.survey import survey
 
 
 def main() -> None:
@@ -236,7 +259,8 @@ def main() -> None:
     module.exit_json(
         changed=False,
         problems=as_dicts(examine(host, wanted)),
-        ansible_facts=facts(host, wanted),
+        ansible_facts={**facts(host, wanted), "ashlar_host_changed": False},
+        survey=survey(),
         time=host_time,
         ssh_client=session[0] if session else None,
     )

@@ -16,7 +16,7 @@ description:
   - Files and folders whose name begins with C(_) at the top of the folder are not laid down; they are for C(include) and C(import).
   - What differs is written atomically, after O(validate) accepted it. Files that the tree laid down before and no longer has are removed,
     and nothing else is.
-  - After M(ashlar.stack.tree_survey), a tree that is intact and of which the very same is asked is not sent to its host again.
+  - After the survey of M(ashlar.stack.preflight), a tree that is intact and of which the very same is asked is not sent to its host again.
   - A restart is state. What each unit of O(units) was last started with is remembered by digest, and the unit is restarted when that
     differs, so a run that was interrupted anywhere is made good by the next.
   - Some places act by themselves when written. C(/etc/sysusers.d) creates users before owners are set, C(/etc/tmpfiles.d) creates what it
@@ -172,7 +172,7 @@ options:
     type: str
   fingerprint:
     description:
-      - Of everything that is asked, made by the action plugin for M(ashlar.stack.tree_survey). Not to be given.
+      - Of everything that is asked, made by the action plugin for the survey of M(ashlar.stack.preflight). Not to be given.
     type: str
 notes:
   - Supports check mode (everything is computed, nothing is touched) and diff.

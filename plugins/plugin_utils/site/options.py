@@ -8,6 +8,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from ansible.errors import AnsibleError
 from ansible.module_utils.common.arg_spec import ArgumentSpecValidator
 from ansible_collections.ashlar.stack.plugins.plugin_utils.site.catalogue import Catalogue
 from ansible_collections.ashlar.stack.plugins.plugin_utils.site.models import Path_, Problem
@@ -96,6 +97,31 @@ def wrong_value(spec: Mapping[str, Any], limits: Mapping[str, Any], value: Any) 
         if below or above or unlike:
             return f"is {shown}. {allowed}"
     return ""
+
+
+def wrong_variables(root: Path, components: Iterable[str], variables: Mapping[str, Any], template: Callable[[Any], Any]) -> list[str]:
+    """What is wrong with the options of a host's components as the run has them, wherever they are set, --extra-vars and templates too.
+
+    :param root: the collection's folder.
+    :param template: the value of a variable; one that cannot be known yet is left to its role.
+    """
+    problems = []
+    for component in components:
+        names = [name for name in variables if name.startswith(f"{component}_")]
+        meta = root / "roles" / component / "meta"
+        if not names or not (meta / "argument_specs.yml").is_file():
+            continue
+        specs = read_yaml(meta / "argument_specs.yml")["argument_specs"]["main"].get("options") or {}
+        limits = read_yaml(meta / "component.yml").get("limits") or {}
+        for name in sorted(set(names) & set(specs)):
+            try:
+                value = template(variables[name])
+            except AnsibleError:
+                continue
+            text = wrong_value(specs[name], limits.get(name, {}), value)
+            if text:
+                problems.append(f"{name} {text}")
+    return problems
 
 
 def variable_files(directory: Path) -> list[Path]:

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from ansible_collections.ashlar.stack.plugins.action import artifact as action
 from ansible_collections.ashlar.stack.plugins.module_utils import artifact
 from ansible_collections.ashlar.stack.plugins.modules import artifact as module
 
@@ -388,3 +389,31 @@ class TestAHardenedHost:
             machine.bring(flannel="0.9.0")
             assert self.closed(machine) == []
         assert not machine.inspect(flannel="0.9.0")["changed"]
+
+
+class TestSurvey:
+    @staticmethod
+    def surveyed(machine: Machine, keep: int = 2, prune: bool = True, **versions: str) -> bool:
+        return action.intact(machine.catalogue(**versions).want(), machine.host().survey(), keep, prune)
+
+    def test_a_survey_finds_what_is_in_use_and_as_recorded(self, machine: Machine) -> None:
+        assert not self.surveyed(machine, etcd="1.0.0")
+        machine.bring(etcd="1.0.0", flannel="0.9.0")
+        assert self.surveyed(machine, etcd="1.0.0", flannel="0.9.0")
+        assert not self.surveyed(machine, etcd="1.1.0", flannel="0.9.0")
+
+    def test_a_survey_leaves_out_what_was_changed_or_is_not_in_use(self, machine: Machine) -> None:
+        machine.bring(etcd="1.0.0")
+        machine.bring(etcd="1.1.0")
+        assert self.surveyed(machine, etcd="1.1.0")
+        # The way back switches a link.
+        assert not self.surveyed(machine, etcd="1.0.0")
+        # An earlier version is to go.
+        assert not self.surveyed(machine, keep=1, etcd="1.1.0")
+        machine.path("etcd/1.1.0/etcd").write_text("another")
+        assert not self.surveyed(machine, etcd="1.1.0")
+
+    def test_a_survey_tells_of_what_is_no_longer_wanted(self, machine: Machine) -> None:
+        machine.bring(etcd="1.0.0", flannel="0.9.0")
+        assert not self.surveyed(machine, etcd="1.0.0")
+        assert self.surveyed(machine, prune=False, etcd="1.0.0")

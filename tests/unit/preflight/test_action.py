@@ -8,9 +8,12 @@ from typing import Any
 
 import pytest
 import yaml
-from ansible_collections.ashlar.stack.plugins.action.preflight import choose_peers, explain, message
+from ansible.parsing.dataloader import DataLoader
+from ansible.template import Templar, trust_as_template
+from ansible_collections.ashlar.stack.plugins.action.preflight import COLLECTION, choose_peers, explain, message
 from ansible_collections.ashlar.stack.plugins.module_utils.preflight import NAMES, Problem
 from ansible_collections.ashlar.stack.plugins.modules import preflight as module
+from ansible_collections.ashlar.stack.plugins.plugin_utils.site.options import wrong_variables
 
 NODES = {f"n{number}": {"address": f"10.0.0.{number}"} for number in range(5)}
 
@@ -77,3 +80,24 @@ def test_the_documentation_names_every_check_and_option() -> None:
 def test_why_no_module_could_run_is_told(said: str, remedy: str) -> None:
     assert remedy in explain(said)
     assert bool(remedy) == bool(explain(said))
+
+
+@pytest.mark.parametrize(
+    ("variables", "problem"),
+    [
+        ({"etcd_snapshot_keep": 3, "kubernetes_control_nonsense": 1, "coredns_cluster_domain": 5}, ""),
+        ({"etcd_snapshot_keep": "-1"}, "etcd_snapshot_keep is \"-1\". Allowed: a whole number"),
+        ({"etcd_snapshot_keep": "{{ keep }}"}, "etcd_snapshot_keep is -5. Allowed: a whole number"),
+        ({"etcd_snapshot_keep": "{{ not_known_yet }}"}, ""),
+        ({"portal_password": "x", "etcd_snapshot_keep": []}, "etcd_snapshot_keep is []. Allowed: a whole number"),
+    ],
+)
+def test_options_of_the_run_are_judged_wherever_they_are_set(variables: dict[str, Any], problem: str) -> None:
+    templar = Templar(loader=DataLoader(), variables={"keep": -5})
+
+    def template(value: Any) -> Any:
+        return templar.template(trust_as_template(value) if isinstance(value, str) else value)
+
+    found = wrong_variables(COLLECTION, ["etcd", "kubernetes_control"], variables, template)
+    assert len(found) == bool(problem)
+    assert "".join(found).startswith(problem)

@@ -14,7 +14,7 @@ from ansible_collections.ashlar.stack.plugins.module_utils.tree import Tree
 from ansible_collections.ashlar.stack.plugins.module_utils.tree_bundle import Source
 from ansible_collections.ashlar.stack.plugins.module_utils.tree_files import HostFiles
 from ansible_collections.ashlar.stack.plugins.module_utils.tree_spec import spec_of
-from ansible_collections.ashlar.stack.plugins.module_utils.tree_survey import asked, survey
+from ansible_collections.ashlar.stack.plugins.module_utils.tree_survey import asked, trees
 from fake_host import FakeHost, FakeOwners
 from test_tree_action import Controller
 
@@ -53,7 +53,7 @@ def lay(host: FakeHost, sources: list[Source] | None = None, **given: Any) -> No
 def look(host: FakeHost) -> dict[str, str]:
     files = HostFiles(str(host.root))
     try:
-        return survey(files, host, FakeOwners(host.users))
+        return trees(files, host, FakeOwners(host.users))
     finally:
         files.close()
 
@@ -197,9 +197,9 @@ def controller(tmp_path: Path) -> Controller:
 
 
 def known(controller: Controller, changed: bool = False, **more: Any) -> dict[str, Any]:
-    trees = {"app": controller.sent["fingerprint"]}
+    found = {"app": controller.sent["fingerprint"]}
     controller.sent = {}
-    return {"a": 1, "tree_survey": {"intact": trees}, "ansible_facts": {"ashlar_tree_changed": changed}, **more}
+    return {"a": 1, "base_survey": {"survey": {"trees": found}}, "ansible_facts": {"ashlar_host_changed": changed}, **more}
 
 
 def test_what_is_intact_and_asked_again_is_not_sent(controller: Controller):
@@ -227,14 +227,14 @@ def test_a_tree_that_is_to_go_is_always_sent(controller: Controller):
 
 def test_a_change_ends_what_the_survey_has_found(controller: Controller):
     controller.run({"a": 3})
-    assert controller.result["ansible_facts"] == {"ashlar_tree_changed": True}
+    assert controller.result["ansible_facts"] == {"ashlar_host_changed": True}
     controller.run(known(controller, changed=True))
     assert controller.sent
 
 
 def test_what_another_run_found_counts_for_nothing(controller: Controller):
     variables = known(controller)
-    controller.run({"a": 1, "ansible_facts": {**variables["ansible_facts"], "tree_survey": variables["tree_survey"]}})
+    controller.run({"a": 1, "ansible_facts": {**variables["ansible_facts"], "base_survey": variables["base_survey"]}})
     assert controller.sent
 
 
