@@ -297,10 +297,10 @@ class Tree:
             raise TreeError("tree {}: {}: {}".format(self.spec.name, error.filename or "a file", error.strerror or error)) from None
 
     def intact(self) -> bool:
-        """Whether there is nothing to do; False also where a check does not foretell it, as with kernel settings that did not hold."""
+        """Whether there is nothing to do; False also where a check does not foretell it, as with kernel settings that may hold by now."""
         memory, _written = self._remember()
         contents = {path: entry.digest for path, entry in self.entries.items()}
-        if memory.pending or any(effects.pending_places(contents, memory.applied).values()):
+        if any(effects.can_apply(self.files, key) for _path, key, _value in memory.pending) or any(effects.pending_places(contents, memory.applied).values()):
             return False
         result = self.lay(check=True)
         return not result.changed and not result.warnings

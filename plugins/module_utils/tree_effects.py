@@ -96,6 +96,18 @@ def apply_setting(files: HostFiles, setting: Setting) -> tuple[bool, str]:
     return written, ""
 
 
+def can_apply(files: HostFiles, key: str) -> bool:
+    """Whether the kernel has a setting and lets it be written. Opening it asks the kernel without setting anything."""
+    pattern = files.real("/proc/sys/" + key)
+    for path in glob.glob(pattern) if glob.has_magic(key) else [pattern]:
+        try:
+            os.close(os.open(path, os.O_WRONLY))
+        except OSError:
+            continue
+        return True
+    return False
+
+
 def apply_sysctl(files: HostFiles, settings: Sequence[Setting]) -> tuple[int, list[Setting], list[str]]:
     """Apply kernel settings: how many were written, which do not hold, and a warning for each of those that is not optional."""
     count = 0
