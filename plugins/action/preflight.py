@@ -46,6 +46,8 @@ class ActionModule(ActionBase):
                 task_vars.get("hostvars") or {},
                 int(arguments.get("peer_checks", 8)),
             )
+        if arguments.get("networks") is None:
+            arguments["networks"] = {name: text for name, text in (task_vars.get("site_networks") or {}).items() if name in ("pods", "services")}
 
         asked = time.time()
         result |= self._execute_module(module_name="ashlar.stack.preflight", module_args=arguments, task_vars=task_vars)

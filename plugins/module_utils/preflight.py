@@ -27,6 +27,7 @@ _RUNTIMES = {"docker": ("dockerd", "docker.service"), "containerd": ("containerd
 _UNIT_FOLDERS = ("/etc/systemd/system", "/run/systemd/system", "/usr/local/lib/systemd/system", "/usr/lib/systemd/system", "/lib/systemd/system")
 _CNI_FOLDER = "/etc/cni/net.d"
 _OUR_CNI = "10-flannel.conflist"
+_OUR_INTERFACES = ("cni0", "flannel.")
 _TIME_SERVICES = {
     "chrony": "/usr/sbin/chronyd",
     "ntp": "/usr/sbin/ntpd",
@@ -111,6 +112,7 @@ class Wanted:
     ports: tuple[Port, ...] = ()
     peers: tuple[Peer, ...] = ()
     peer_timeout_seconds: float = 3
+    networks: dict[str, str] = field(default_factory=dict)
     take_over: tuple[str, ...] = ()
     skip: tuple[str, ...] = ()
 
@@ -285,6 +287,28 @@ def _address(host: Host, wanted: Wanted) -> Iterator[Problem]:
         f"node_address {wanted.address} is on none of the host's interfaces, which have {found}",
         "correct node_address in the site's 10-nodes.yml, or put the address on an interface",
     )
+
+
+def _networks(host: Host, wanted: Wanted) -> Iterator[Problem]:
+    """What of the host lies inside of a network of the cluster. A wider route does no harm, since the cluster's own are narrower."""
+    if "kubernetes_node" not in wanted.components:
+        return
+    places = [
+        *((interface, ipaddress.IPv4Network(address), f"the address {address} of {interface}") for address, interface in host.addresses().items()),
+        *((interface, network, f"the route to {network} by {interface}") for interface, network in host.routes()),
+    ]
+    for name, text in wanted.networks.items():
+        told = set()
+        for interface, network, what in places:
+            if interface in told or interface.startswith(_OUR_INTERFACES) or not network.subnet_of(ipaddress.IPv4Network(text)):
+                continue
+            told.add(interface)
+            yield Problem(
+                "networks",
+                f"{what} is inside of the cluster's network of {name} ({text}): the one or the other would not be reached",
+                f"choose another network in the site's 20-stack.yml (networks.{name}), or remove it from the host"
+                + (f" (ip route del {network})" if what.startswith("the route") else f" (ip link set {interface} down, if it is not needed)"),
+            )
 
 
 def _names(host: Host, wanted: Wanted) -> Iterator[Problem]:
@@ -548,6 +572,7 @@ CHECKS: dict[str, Check] = {
     "memory": _memory,
     "disk": _disk,
     "address": _address,
+    "networks": _networks,
     "time": _time,
     "names": _names,
     "peers": _peers,

@@ -161,6 +161,11 @@ class Host:
             found[socket.inet_ntoa(record[20:24])] = label.split(":")[0]
         return found
 
+    def routes(self) -> list[tuple[str, ipaddress.IPv4Network]]:
+        """Interface and destination of each IPv4 route of the main table; those that lead nowhere (blackholes) have none."""
+        rows = [line.split() for line in self.text("/proc/net/route").splitlines()[1:]]
+        return [(row[0], ipaddress.IPv4Network(f"{_address(row[1])}/{_address(row[7])}")) for row in rows if row[0] != "*"]
+
     def run(self, command: list[str], seconds: float = 5) -> bool:
         """Whether the command ends well in time; a command that is missing does not."""
         try:

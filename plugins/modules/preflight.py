@@ -9,7 +9,7 @@ author: Ashlar contributors
 description:
   - Runs every check of a host, gathers the few facts that roles decide by, and fails once with all problems and what to do about each.
   - It takes the place of gathering facts. Nothing on the host is changed, ever.
-  - "The checks are C(root), C(os), C(architecture), C(systemd), C(cpus), C(memory), C(disk), C(address), C(time), C(names), C(peers),
+  - "The checks are C(root), C(os), C(architecture), C(systemd), C(cpus), C(memory), C(disk), C(address), C(networks), C(time), C(names), C(peers),
     C(kernel), C(cgroups), C(ports), C(runtimes), C(python), C(mounts), C(leftovers), C(platforms), C(firewalls), C(clock) and C(lockout)."
 options:
   address:
@@ -73,6 +73,11 @@ options:
     description: How long to wait for all peers together.
     type: float
     default: 3
+  networks:
+    description:
+      - Names and CIDRs of the cluster's own networks, inside of which the host may have no other interface or route.
+      - Default are C(pods) and C(services) of the site's networks.
+    type: dict
   max_clock_skew_seconds:
     description: How far the host's clock may be from the controller's.
     type: float
@@ -206,6 +211,7 @@ def main() -> None:
             "peers": {"type": "list", "elements": "dict"},
             "peer_checks": {"type": "int", "default": 8},
             "peer_timeout_seconds": {"type": "float", "default": 3},
+            "networks": {"type": "dict"},
             "max_clock_skew_seconds": {"type": "float", "default": 2},
             "admin_networks": {"type": "list", "elements": "str"},
             "take_over": {"type": "list", "elements": "str", "choices": ["containerd", "docker"], "default": []},
@@ -228,6 +234,7 @@ def main() -> None:
         ports=tuple(Port.parse(port) for port in given["ports"]),
         peers=tuple(Peer(peer["name"], peer["address"], int(peer["port"])) for peer in given["peers"] or []),
         peer_timeout_seconds=given["peer_timeout_seconds"],
+        networks=given["networks"] or {},
         take_over=tuple(given["take_over"]),
         skip=tuple(given["skip"]),
     )

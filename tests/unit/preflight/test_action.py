@@ -5,14 +5,30 @@ from __future__ import annotations
 
 import inspect
 from typing import Any
+from unittest.mock import Mock
 
 import pytest
 import yaml
-from ansible_collections.ashlar.stack.plugins.action.preflight import choose_peers, explain, message
+from ansible_collections.ashlar.stack.plugins.action.preflight import ActionModule, choose_peers, explain, message
 from ansible_collections.ashlar.stack.plugins.module_utils.preflight import NAMES, Problem
 from ansible_collections.ashlar.stack.plugins.modules import preflight as module
 
 NODES = {f"n{number}": {"address": f"10.0.0.{number}"} for number in range(5)}
+
+
+def asked(arguments: dict[str, Any], variables: dict[str, Any]) -> dict[str, Any]:
+    """What the action asks the module on the host."""
+    task = Mock(args=arguments, async_val=0, environment=None, diff=False, check_mode=False)
+    action = ActionModule(task, Mock(), Mock(check_mode=False, diff=False), Mock(), Mock(), Mock())
+    action._execute_module = Mock(return_value={"failed": True})
+    action.run(task_vars={"inventory_hostname": "n1", **variables})
+    return dict(action._execute_module.call_args.kwargs["module_args"])
+
+
+def test_a_host_is_asked_about_the_sites_networks_but_for_those_that_hosts_are_in() -> None:
+    site = {"pods": "10.244.0.0/16", "services": "10.96.0.0/16", "services_first": "10.96.0.1", "admin": ["10.0.0.0/8"]}
+    assert asked({}, {"site_networks": site})["networks"] == {"pods": "10.244.0.0/16", "services": "10.96.0.0/16"}
+    assert asked({"networks": {"pods": "10.1.0.0/16"}}, {"site_networks": site})["networks"] == {"pods": "10.1.0.0/16"}
 
 
 def names(peers: list[dict[str, Any]]) -> list[str]:
