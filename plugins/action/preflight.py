@@ -6,6 +6,7 @@ from __future__ import annotations
 import re
 import time
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 from ansible.plugins.action import ActionBase
@@ -19,6 +20,8 @@ from ansible_collections.ashlar.stack.plugins.module_utils.preflight import (
     clock_problem,
     lockout_problem,
 )
+
+_ROLES = Path(__file__).parents[2] / "roles"
 
 
 class ActionModule(ActionBase):
@@ -48,6 +51,8 @@ class ActionModule(ActionBase):
             )
         if arguments.get("networks") is None:
             arguments["networks"] = {name: text for name, text in (task_vars.get("site_networks") or {}).items() if name in ("pods", "services")}
+        if arguments.get("users") is None:
+            arguments["users"] = users_of(arguments.get("components") or [])
 
         asked = time.time()
         result |= self._execute_module(module_name="ashlar.stack.preflight", module_args=arguments, task_vars=task_vars)
@@ -96,6 +101,17 @@ def message(host: str, problems: Sequence[Problem]) -> str:
         lines += [f"  {problem.check}: {problem.message}", f"    -> {problem.remedy}"]
     names = ", ".join(dict.fromkeys(problem.check for problem in problems))
     return "\n".join([*lines, f"To go on regardless, skip checks by name: base_preflight_skip: [{names}]"])
+
+
+def users_of(components: Sequence[str]) -> dict[str, str]:
+    """The users that the components declare, each with its component."""
+    return {
+        line.split()[1]: component
+        for component in components
+        for file in (_ROLES / component / "templates/etc/sysusers.d").glob("*.conf")
+        for line in file.read_text(encoding="utf-8").splitlines()
+        if line.startswith("u ")
+    }
 
 
 def choose_peers(

@@ -113,6 +113,7 @@ class Wanted:
     peers: tuple[Peer, ...] = ()
     peer_timeout_seconds: float = 3
     networks: dict[str, str] = field(default_factory=dict)
+    users: dict[str, str] = field(default_factory=dict)
     take_over: tuple[str, ...] = ()
     skip: tuple[str, ...] = ()
 
@@ -465,6 +466,30 @@ def _python(host: Host, wanted: Wanted) -> Iterator[Problem]:
         )
 
 
+def _users(host: Host, wanted: Wanted) -> Iterator[Problem]:
+    """Users that are there already by the name of a component's own: systemd-sysusers leaves them as they are."""
+    groups = {fields[0]: fields[2] for fields in _records(host, "/etc/group", 4)}
+    for name, _password, _uid, gid, _comment, _home, shell in _records(host, "/etc/passwd", 7):
+        if name not in wanted.users:
+            continue
+        who = f"the user {name}, as which {wanted.users[name]} runs,"
+        if groups.get(name) != gid:
+            group = next((group for group, number in groups.items() if number == gid), gid)
+            make = "" if name in groups else f"groupadd --system {name} && "
+            yield Problem(
+                "users",
+                f"{who} has the primary group {group}, and could not read files of the group {name}",
+                f"{make}usermod --gid {name} {name}",
+            )
+        if shell.rpartition("/")[2] not in ("nologin", "false"):
+            yield Problem(
+                "users",
+                f"{who} can log in ({shell or '/bin/sh'}): whoever does can read the component's keys and data",
+                f"usermod --shell /usr/sbin/nologin {name}; a person needs an account of another name",
+                fatal=False,
+            )
+
+
 def _mounts(host: Host, wanted: Wanted) -> Iterator[Problem]:
     why = {
         "/opt": "programs are installed below /opt/ashlar",
@@ -581,6 +606,7 @@ CHECKS: dict[str, Check] = {
     "ports": _ports,
     "runtimes": _runtimes,
     "python": _python,
+    "users": _users,
     "mounts": _mounts,
     "leftovers": _leftovers,
     "platforms": _platforms,
@@ -607,6 +633,11 @@ def _memory_mb(host: Host, name: str) -> int:
         if line.startswith(f"{name}:"):
             return int(line.split()[1]) // 1024
     return 0
+
+
+def _records(host: Host, path: str, fields: int) -> list[list[str]]:
+    """The lines of a file like /etc/passwd that have as many fields as they should."""
+    return [record for record in (line.split(":") for line in host.text(path).splitlines()) if len(record) == fields]
 
 
 def _hosts_file(host: Host) -> dict[str, set[str]]:

@@ -10,7 +10,7 @@ description:
   - Runs every check of a host, gathers the few facts that roles decide by, and fails once with all problems and what to do about each.
   - It takes the place of gathering facts. Nothing on the host is changed, ever.
   - "The checks are C(root), C(os), C(architecture), C(systemd), C(cpus), C(memory), C(disk), C(address), C(networks), C(time), C(names), C(peers),
-    C(kernel), C(cgroups), C(ports), C(runtimes), C(python), C(mounts), C(leftovers), C(platforms), C(firewalls), C(clock) and C(lockout)."
+    C(kernel), C(cgroups), C(ports), C(runtimes), C(python), C(users), C(mounts), C(leftovers), C(platforms), C(firewalls), C(clock) and C(lockout)."
 options:
   address:
     description: The private IPv4 address that the host must have on one of its interfaces.
@@ -87,6 +87,11 @@ options:
       - Networks from which the firewall will let SSH in. When given, whoever runs this must come from one of them or from a node.
     type: list
     elements: str
+  users:
+    description:
+      - Users that components run as, each with its component.
+      - Default are those that O(components) declare in sysusers.d.
+    type: dict
   take_over:
     description: Container runtimes from packages that may be replaced. Any other that is installed is a problem.
     type: list
@@ -214,6 +219,7 @@ def main() -> None:
             "networks": {"type": "dict"},
             "max_clock_skew_seconds": {"type": "float", "default": 2},
             "admin_networks": {"type": "list", "elements": "str"},
+            "users": {"type": "dict"},
             "take_over": {"type": "list", "elements": "str", "choices": ["containerd", "docker"], "default": []},
             "skip": {"type": "list", "elements": "str", "default": []},
         },
@@ -235,6 +241,7 @@ def main() -> None:
         peers=tuple(Peer(peer["name"], peer["address"], int(peer["port"])) for peer in given["peers"] or []),
         peer_timeout_seconds=given["peer_timeout_seconds"],
         networks=given["networks"] or {},
+        users=given["users"] or {},
         take_over=tuple(given["take_over"]),
         skip=tuple(given["skip"]),
     )

@@ -4,15 +4,17 @@
 from __future__ import annotations
 
 import inspect
+from pathlib import Path
 from typing import Any
 from unittest.mock import Mock
 
 import pytest
 import yaml
-from ansible_collections.ashlar.stack.plugins.action.preflight import ActionModule, choose_peers, explain, message
+from ansible_collections.ashlar.stack.plugins.action.preflight import ActionModule, choose_peers, explain, message, users_of
 from ansible_collections.ashlar.stack.plugins.module_utils.preflight import NAMES, Problem
 from ansible_collections.ashlar.stack.plugins.modules import preflight as module
 
+ROOT = Path(__file__).parents[3]
 NODES = {f"n{number}": {"address": f"10.0.0.{number}"} for number in range(5)}
 
 
@@ -29,6 +31,12 @@ def test_a_host_is_asked_about_the_sites_networks_but_for_those_that_hosts_are_i
     site = {"pods": "10.244.0.0/16", "services": "10.96.0.0/16", "services_first": "10.96.0.1", "admin": ["10.0.0.0/8"]}
     assert asked({}, {"site_networks": site})["networks"] == {"pods": "10.244.0.0/16", "services": "10.96.0.0/16"}
     assert asked({"networks": {"pods": "10.1.0.0/16"}}, {"site_networks": site})["networks"] == {"pods": "10.1.0.0/16"}
+
+
+def test_a_host_is_asked_about_the_users_of_its_components() -> None:
+    assert asked({"components": ["etcd", "kubernetes_control", "flannel"]}, {})["users"] == {"etcd": "etcd", "kubernetes": "kubernetes_control"}
+    declared = sorted((ROOT / "roles").glob("*/templates/etc/sysusers.d/*"))
+    assert set(users_of([file.relative_to(ROOT).parts[1] for file in declared])) == {file.stem for file in declared}
 
 
 def names(peers: list[dict[str, Any]]) -> list[str]:

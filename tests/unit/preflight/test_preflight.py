@@ -37,6 +37,7 @@ WANTED = Wanted(
     kernel_features=tuple(FEATURES),
     ports=(Port("etcd", "client", 2379, 2379, "tcp"), Port("kubernetes_node", "node_ports", 30000, 32767, "tcp")),
     peers=(Peer("n2", "10.0.0.12", 22),),
+    users={"etcd": "etcd", "prometheus": "prometheus"},
     networks={"pods": "10.244.0.0/16", "services": "10.96.0.0/16"},
 )
 
@@ -659,4 +660,35 @@ def test_a_route_inside_of_the_service_network_is_named(host: FakeHost) -> None:
 def test_routes_that_are_ours_or_outside_of_the_clusters_networks_do_not_matter(host: FakeHost, route: str) -> None:
     host.interfaces["10.244.7.1"] = "cni0"
     host.route(route)
+    assert examine(host, WANTED) == []
+
+
+def test_a_user_without_its_group_is_named(host: FakeHost) -> None:
+    host.write("/etc/group", "nogroup:x:65534:\nprometheus:x:990:\n")
+    host.write("/etc/passwd", "etcd:x:105:65534::/var/lib/etcd:/bin/false\nprometheus:x:106:106::/:/usr/sbin/nologin\nother:x:107:65534::/:/bin/sh\n")
+    assert examine(host, WANTED) == [
+        Problem(
+            "users",
+            "the user etcd, as which etcd runs, has the primary group nogroup, and could not read files of the group etcd",
+            "groupadd --system etcd && usermod --gid etcd etcd",
+        ),
+        Problem(
+            "users",
+            "the user prometheus, as which prometheus runs, has the primary group 106, and could not read files of the group prometheus",
+            "usermod --gid prometheus prometheus",
+        ),
+    ]
+
+
+def test_a_person_with_the_name_of_a_service_user_is_a_warning(host: FakeHost) -> None:
+    host.write("/etc/group", "prometheus:x:1001:\n")
+    host.write("/etc/passwd", "+nis\nprometheus:x:1001:1001:Prometheus,,,:/home/prometheus:/bin/bash\n")
+    problem = only(examine(host, WANTED))
+    assert not problem.fatal
+    assert "can log in (/bin/bash)" in problem.message
+
+
+def test_users_of_an_earlier_run_or_a_package_are_no_problem(host: FakeHost) -> None:
+    host.write("/etc/group", "etcd:x:990:\nprometheus:x:106:\n")
+    host.write("/etc/passwd", "etcd:x:990:990:etcd:/var/lib/etcd:/usr/sbin/nologin\nprometheus:x:106:106::/var/lib/prometheus:/bin/false\n")
     assert examine(host, WANTED) == []
