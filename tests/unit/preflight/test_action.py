@@ -10,6 +10,7 @@ from unittest.mock import Mock
 
 import pytest
 import yaml
+from ansible.errors import AnsibleError
 from ansible_collections.ashlar.stack.plugins.action.preflight import ActionModule, choose_peers, explain, message, users_of
 from ansible_collections.ashlar.stack.plugins.module_utils.preflight import NAMES, Problem
 from ansible_collections.ashlar.stack.plugins.modules import preflight as module
@@ -37,6 +38,19 @@ def test_a_host_is_asked_about_the_users_of_its_components() -> None:
     assert asked({"components": ["etcd", "kubernetes_control", "flannel"]}, {})["users"] == {"etcd": "etcd", "kubernetes": "kubernetes_control"}
     declared = sorted((ROOT / "roles").glob("*/templates/etc/sysusers.d/*"))
     assert set(users_of([file.relative_to(ROOT).parts[1] for file in declared])) == {file.stem for file in declared}
+
+
+@pytest.mark.parametrize(("error", "told"), [("Missing sudo password", "--ask-become-pass"), ("the disk is on fire", None)])
+def test_an_error_on_the_way_to_root_is_explained_if_it_is_known(error: str, told: str | None) -> None:
+    action = ActionModule(Mock(args={}, async_val=0), Mock(), Mock(check_mode=False, diff=False), Mock(), Mock(), Mock())
+    action._execute_module = Mock(side_effect=AnsibleError(error))
+    if told is None:
+        with pytest.raises(AnsibleError, match=error):
+            action.run(task_vars={})
+    else:
+        answer = action.run(task_vars={})
+        assert answer["failed"]
+        assert told in answer["msg"]
 
 
 def names(peers: list[dict[str, Any]]) -> list[str]:
@@ -95,6 +109,15 @@ def test_the_documentation_names_every_check_and_option() -> None:
         ("MODULE FAILURE sudo: sorry, you must have a tty to run sudo", "ansible_pipelining: false"),
         ("/bin/sh: 1: /usr/bin/python3: not found", "apt-get install python3"),
         ("/bin/sh: /opt/py/bin/python3.11: No such file or directory", "Python is not at /opt/py/bin/python3.11"),
+        ("Missing sudo password", "sudo on this host asks for a password. Give it by --ask-become-pass"),
+        ("Incorrect su password", "su on this host asks for another password"),
+        ("doas: a tty is required", "doas on this host asks for a password"),
+        ("sudo: a password is required", "sudo on this host asks for a password"),
+        ("ops is not in the sudoers file.  This incident will be reported.", "sudo does not let the login user become root"),
+        ("doas: Operation not permitted", "doas does not let the login user become root"),
+        ("su: Authentication failure", "su does not let the login user become root"),
+        ("/bin/sh: 1: sudo: not found", "sudo is not on this host"),
+        ("bash: line 1: doas: command not found", "doas is not on this host"),
         ("Traceback: KeyError", ""),
     ],
 )

@@ -12,6 +12,7 @@ from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
+from ansible_collections.ashlar.stack.plugins.module_utils import preflight_host
 from ansible_collections.ashlar.stack.plugins.module_utils.preflight import (
     FEATURES,
     Port,
@@ -692,3 +693,13 @@ def test_users_of_an_earlier_run_or_a_package_are_no_problem(host: FakeHost) -> 
     host.write("/etc/group", "etcd:x:990:\nprometheus:x:106:\n")
     host.write("/etc/passwd", "etcd:x:990:990:etcd:/var/lib/etcd:/usr/sbin/nologin\nprometheus:x:106:106::/var/lib/prometheus:/bin/false\n")
     assert examine(host, WANTED) == []
+
+
+def test_programs_are_found_where_only_the_administrators_path_leads(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """After su the PATH is still that of the login user."""
+    program = tmp_path / "ashlar-probe"
+    program.write_text("#!/bin/sh\nexit 0\n")
+    program.chmod(0o755)
+    monkeypatch.setattr(preflight_host, "PATH", f"{tmp_path}:/bin")
+    monkeypatch.setenv("PATH", "/usr/games")
+    assert Host().run(["sh", "-c", "ashlar-probe"])
