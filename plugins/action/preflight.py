@@ -9,6 +9,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from ansible.errors import AnsibleError
 from ansible.plugins.action import ActionBase
 from ansible_collections.ashlar.stack.plugins.module_utils.preflight import (
     CLOCK,
@@ -56,9 +57,19 @@ class ActionModule(ActionBase):
                 task_vars.get("hostvars") or {},
                 int(arguments.get("peer_checks", 8)),
             )
+        if arguments.get("networks") is None:
+            arguments["networks"] = {name: text for name, text in (task_vars.get("site_networks") or {}).items() if name in ("pods", "services")}
+        if arguments.get("users") is None:
+            arguments["users"] = users_of(arguments.get("components") or [])
 
         asked = time.time()
-        result |= self._execute_module(module_name="ashlar.stack.preflight", module_args=arguments, task_vars=task_vars)
+        try:
+            result |= self._execute_module(module_name="ashlar.stack.preflight", module_args=arguments, task_vars=task_vars)
+        except AnsibleError as error:
+            reason = explain(str(error))
+            if not reason:
+                raise
+            return result | {"failed": True, "msg": reason}
         answered = time.time()
         if result.get("failed") or "problems" not in result:
             reason = explain(" ".join(str(result.get(key) or "") for key in ("msg", "module_stderr", "module_stdout")))
@@ -87,6 +98,25 @@ def explain(said: str) -> str:
             "sudo on this host wants a terminal (requiretty), which a pipelined connection has not. Take `Defaults requiretty` out of its"
             " /etc/sudoers, or set ansible_pipelining: false for the host"
         )
+    password = re.search(r"(Missing|Incorrect) (\S+) password|(sudo|doas): a (?:password|tty) is required", said)
+    if password:
+        method = password[2] or password[3]
+        return (
+            f"{method} on this host asks for {'another' if password[1] == 'Incorrect' else 'a'} password. Give it by --ask-become-pass (-K) or by"
+            " ansible_become_password in an encrypted file of host_vars"
+        )
+    refused = re.search(r"\b(sudo|su|doas): .*(?:Operation not permitted|Permission denied|Authentication failure)|not in the (sudo)ers file", said)
+    if refused:
+        return (
+            f"{refused[1] or refused[2]} does not let the login user become root on this host. Allow it there, or name another way: ansible_become_method"
+            " (sudo, su, doas), or ansible_user: root"
+        )
+    program = re.search(r"\b(sudo|su|doas): (?:command )?not found", said)
+    if program:
+        return (
+            f"{program[1]} is not on this host. Install it, or name another way to become root: ansible_become_method (sudo, su, doas),"
+            " or ansible_user: root without ansible_become"
+        )
     missing = re.search(r"(/\S*python[\d.]*): (?:not found|No such file or directory)", said)
     if missing:
         return (
@@ -104,6 +134,17 @@ def message(host: str, problems: Sequence[Problem]) -> str:
         lines += [f"  {problem.check}: {problem.message}", f"    -> {problem.remedy}"]
     names = ", ".join(dict.fromkeys(problem.check for problem in problems))
     return "\n".join([*lines, f"To go on regardless, skip checks by name: base_preflight_skip: [{names}]"])
+
+
+def users_of(components: Sequence[str]) -> dict[str, str]:
+    """The users that the components declare, each with its component."""
+    return {
+        line.split()[1]: component
+        for component in components
+        for file in (COLLECTION / "roles" / component / "templates/etc/sysusers.d").glob("*.conf")
+        for line in file.read_text(encoding="utf-8").splitlines()
+        if line.startswith("u ")
+    }
 
 
 def choose_peers(

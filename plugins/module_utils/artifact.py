@@ -22,6 +22,7 @@ import errno
 import hashlib
 import json
 import os
+import re
 import shutil
 import stat
 import time
@@ -591,12 +592,22 @@ def _in_use(folder: str) -> bool:
     return False
 
 
-def _uid(user: str) -> int:
-    """The user who uploads: the login user behind sudo, `user` otherwise, this process's own when neither is known."""
+def _uid(user: str, proc: str = "/proc") -> int:
+    """The user who uploads: whose processes led to this one, by whatever means it became root; else `user`; else this process's own."""
     import pwd
 
-    if os.environ.get("SUDO_UID", "").isdigit():
-        return int(os.environ["SUDO_UID"])
+    pid = "self"
+    while pid != "1":
+        try:
+            with open(f"{proc}/{pid}/status", encoding="utf-8", errors="replace") as file:
+                found = re.search(r"^PPid:\s*(\d+)$.*^Uid:\s*(\d+)", file.read(), re.MULTILINE | re.DOTALL)
+        except OSError:
+            break
+        if not found:
+            break
+        pid, uid = found.groups()
+        if uid != "0":
+            return int(uid)
     try:
         return pwd.getpwnam(user).pw_uid if user else os.geteuid()
     except KeyError:

@@ -14,6 +14,7 @@ from collections.abc import Iterable, Iterator, Sequence
 
 from ansible_collections.ashlar.stack.plugins.module_utils.artifact import ArtifactError
 from ansible_collections.ashlar.stack.plugins.module_utils.locks import acquire
+from ansible_collections.ashlar.stack.plugins.module_utils.tree_run import PATH
 
 LOCK = "/var/lib/dpkg/lock-frontend"
 LOCK_SECONDS = 180
@@ -28,7 +29,7 @@ def _run(command: Sequence[str], seconds: int = 60, environment: dict[str, str] 
     try:
         return subprocess.run(
             command, capture_output=True, text=True, errors="replace", timeout=seconds, check=False, stdin=subprocess.DEVNULL,
-            env={**os.environ, "LC_ALL": "C.UTF-8", **(environment or {})},
+            env={**os.environ, "LC_ALL": "C.UTF-8", "PATH": PATH, **(environment or {})},
         )  # fmt: skip
     except FileNotFoundError:
         raise ArtifactError(f"{command[0]} is not on this host; artifacts with .deb files need Debian or a derivative.") from None

@@ -27,6 +27,7 @@ _RUNTIMES = {"docker": ("dockerd", "docker.service"), "containerd": ("containerd
 _UNIT_FOLDERS = ("/etc/systemd/system", "/run/systemd/system", "/usr/local/lib/systemd/system", "/usr/lib/systemd/system", "/lib/systemd/system")
 _CNI_FOLDER = "/etc/cni/net.d"
 _OUR_CNI = "10-flannel.conflist"
+_OUR_INTERFACES = ("cni0", "flannel.")
 _TIME_SERVICES = {
     "chrony": "/usr/sbin/chronyd",
     "ntp": "/usr/sbin/ntpd",
@@ -111,6 +112,8 @@ class Wanted:
     ports: tuple[Port, ...] = ()
     peers: tuple[Peer, ...] = ()
     peer_timeout_seconds: float = 3
+    networks: dict[str, str] = field(default_factory=dict)
+    users: dict[str, str] = field(default_factory=dict)
     take_over: tuple[str, ...] = ()
     skip: tuple[str, ...] = ()
 
@@ -287,6 +290,28 @@ def _address(host: Host, wanted: Wanted) -> Iterator[Problem]:
     )
 
 
+def _networks(host: Host, wanted: Wanted) -> Iterator[Problem]:
+    """What of the host lies inside of a network of the cluster. A wider route does no harm, since the cluster's own are narrower."""
+    if "kubernetes_node" not in wanted.components:
+        return
+    places = [
+        *((interface, ipaddress.IPv4Network(address), f"the address {address} of {interface}") for address, interface in host.addresses().items()),
+        *((interface, network, f"the route to {network} by {interface}") for interface, network in host.routes()),
+    ]
+    for name, text in wanted.networks.items():
+        told = set()
+        for interface, network, what in places:
+            if interface in told or interface.startswith(_OUR_INTERFACES) or not network.subnet_of(ipaddress.IPv4Network(text)):
+                continue
+            told.add(interface)
+            yield Problem(
+                "networks",
+                f"{what} is inside of the cluster's network of {name} ({text}): the one or the other would not be reached",
+                f"choose another network in the site's 20-stack.yml (networks.{name}), or remove it from the host"
+                + (f" (ip route del {network})" if what.startswith("the route") else f" (ip link set {interface} down, if it is not needed)"),
+            )
+
+
 def _names(host: Host, wanted: Wanted) -> Iterator[Problem]:
     known = _hosts_file(host)
     if "127.0.0.1" not in known.get("localhost", ()) and not host.resolves("localhost", 2):
@@ -441,6 +466,30 @@ def _python(host: Host, wanted: Wanted) -> Iterator[Problem]:
         )
 
 
+def _users(host: Host, wanted: Wanted) -> Iterator[Problem]:
+    """Users that are there already by the name of a component's own: systemd-sysusers leaves them as they are."""
+    groups = {fields[0]: fields[2] for fields in _records(host, "/etc/group", 4)}
+    for name, _password, _uid, gid, _comment, _home, shell in _records(host, "/etc/passwd", 7):
+        if name not in wanted.users:
+            continue
+        who = f"the user {name}, as which {wanted.users[name]} runs,"
+        if groups.get(name) != gid:
+            group = next((group for group, number in groups.items() if number == gid), gid)
+            make = "" if name in groups else f"groupadd --system {name} && "
+            yield Problem(
+                "users",
+                f"{who} has the primary group {group}, and could not read files of the group {name}",
+                f"{make}usermod --gid {name} {name}",
+            )
+        if shell.rpartition("/")[2] not in ("nologin", "false"):
+            yield Problem(
+                "users",
+                f"{who} can log in ({shell or '/bin/sh'}): whoever does can read the component's keys and data",
+                f"usermod --shell /usr/sbin/nologin {name}; a person needs an account of another name",
+                fatal=False,
+            )
+
+
 def _mounts(host: Host, wanted: Wanted) -> Iterator[Problem]:
     why = {
         "/opt": "programs are installed below /opt/ashlar",
@@ -548,6 +597,7 @@ CHECKS: dict[str, Check] = {
     "memory": _memory,
     "disk": _disk,
     "address": _address,
+    "networks": _networks,
     "time": _time,
     "names": _names,
     "peers": _peers,
@@ -556,6 +606,7 @@ CHECKS: dict[str, Check] = {
     "ports": _ports,
     "runtimes": _runtimes,
     "python": _python,
+    "users": _users,
     "mounts": _mounts,
     "leftovers": _leftovers,
     "platforms": _platforms,
@@ -582,6 +633,11 @@ def _memory_mb(host: Host, name: str) -> int:
         if line.startswith(f"{name}:"):
             return int(line.split()[1]) // 1024
     return 0
+
+
+def _records(host: Host, path: str, fields: int) -> list[list[str]]:
+    """The lines of a file like /etc/passwd that have as many fields as they should."""
+    return [record for record in (line.split(":") for line in host.text(path).splitlines()) if len(record) == fields]
 
 
 def _hosts_file(host: Host) -> dict[str, set[str]]:

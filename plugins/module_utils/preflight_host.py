@@ -23,6 +23,8 @@ import threading
 import time
 from dataclasses import dataclass
 
+from ansible_collections.ashlar.stack.plugins.module_utils.tree_run import PATH
+
 _SIOCGIFCONF = 0x8912
 _INTERFACE_RECORD_BYTES = 40
 _MOST_GENERATIONS = 16
@@ -128,7 +130,7 @@ class Host:
     def dropping_chains(self) -> list[tuple[str, str, str, str]]:
         """Family, table, name and hook of the chains of nftables on input and forward whose policy is to drop; none where nft cannot tell."""
         try:
-            done = subprocess.run(["nft", "-j", "list", "chains"], stdin=subprocess.DEVNULL, capture_output=True, timeout=5, check=False)
+            done = _run(["nft", "-j", "list", "chains"], 5)
             listed = json.loads(done.stdout)["nftables"]
         except (OSError, subprocess.TimeoutExpired, ValueError, KeyError):
             return []
@@ -161,10 +163,15 @@ class Host:
             found[socket.inet_ntoa(record[20:24])] = label.split(":")[0]
         return found
 
+    def routes(self) -> list[tuple[str, ipaddress.IPv4Network]]:
+        """Interface and destination of each IPv4 route of the main table; those that lead nowhere (blackholes) have none."""
+        rows = [line.split() for line in self.text("/proc/net/route").splitlines()[1:]]
+        return [(row[0], ipaddress.IPv4Network(f"{_address(row[1])}/{_address(row[7])}")) for row in rows if row[0] != "*"]
+
     def run(self, command: list[str], seconds: float = 5) -> bool:
         """Whether the command ends well in time; a command that is missing does not."""
         try:
-            done = subprocess.run(command, stdin=subprocess.DEVNULL, capture_output=True, timeout=seconds, check=False)
+            done = _run(command, seconds)
         except (OSError, subprocess.TimeoutExpired):
             return False
         return done.returncode == 0
@@ -282,6 +289,13 @@ class Host:
                 return file.read()
         except (OSError, EOFError):
             return self.text(f"/boot/config-{self.kernel()}")
+
+
+def _run(command: list[str], seconds: float) -> subprocess.CompletedProcess[bytes]:
+    """With the administrator's PATH: su and doas keep that of the login user, which has no sbin."""
+    return subprocess.run(
+        command, stdin=subprocess.DEVNULL, capture_output=True, timeout=seconds, check=False, env={**os.environ, "PATH": PATH}
+    )
 
 
 def parse_sockets(table: str, protocol: str, state: str) -> list[Listener]:

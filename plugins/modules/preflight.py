@@ -12,8 +12,8 @@ description:
   - In the same call it surveys what earlier runs installed. Registered as C(base_survey), it lets later tasks of M(ashlar.stack.tree),
     M(ashlar.stack.certificates) and M(ashlar.stack.artifact) that ask for exactly what is intact do without a call of their own. The first
     change of a host ends this for that host, since anything else on it may feel the change.
-  - "The checks are C(root), C(os), C(architecture), C(systemd), C(cpus), C(memory), C(disk), C(address), C(time), C(names), C(peers),
-    C(kernel), C(cgroups), C(ports), C(runtimes), C(python), C(mounts), C(leftovers), C(platforms), C(firewalls), C(clock) and C(lockout)."
+  - "The checks are C(root), C(os), C(architecture), C(systemd), C(cpus), C(memory), C(disk), C(address), C(networks), C(time), C(names), C(peers),
+    C(kernel), C(cgroups), C(ports), C(runtimes), C(python), C(users), C(mounts), C(leftovers), C(platforms), C(firewalls), C(clock) and C(lockout)."
 options:
   address:
     description: The private IPv4 address that the host must have on one of its interfaces.
@@ -76,6 +76,11 @@ options:
     description: How long to wait for all peers together.
     type: float
     default: 3
+  networks:
+    description:
+      - Names and CIDRs of the cluster's own networks, inside of which the host may have no other interface or route.
+      - Default are C(pods) and C(services) of the site's networks.
+    type: dict
   max_clock_skew_seconds:
     description: How far the host's clock may be from the controller's.
     type: float
@@ -85,6 +90,11 @@ options:
       - Networks from which the firewall will let SSH in. When given, whoever runs this must come from one of them or from a node.
     type: list
     elements: str
+  users:
+    description:
+      - Users that components run as, each with its component.
+      - Default are those that O(components) declare in sysusers.d.
+    type: dict
   take_over:
     description: Container runtimes from packages that may be replaced. Any other that is installed is a problem.
     type: list
@@ -229,8 +239,10 @@ def main() -> None:
             "peers": {"type": "list", "elements": "dict"},
             "peer_checks": {"type": "int", "default": 8},
             "peer_timeout_seconds": {"type": "float", "default": 3},
+            "networks": {"type": "dict"},
             "max_clock_skew_seconds": {"type": "float", "default": 2},
             "admin_networks": {"type": "list", "elements": "str"},
+            "users": {"type": "dict"},
             "take_over": {"type": "list", "elements": "str", "choices": ["containerd", "docker"], "default": []},
             "skip": {"type": "list", "elements": "str", "default": []},
         },
@@ -251,6 +263,8 @@ def main() -> None:
         ports=tuple(Port.parse(port) for port in given["ports"]),
         peers=tuple(Peer(peer["name"], peer["address"], int(peer["port"])) for peer in given["peers"] or []),
         peer_timeout_seconds=given["peer_timeout_seconds"],
+        networks=given["networks"] or {},
+        users=given["users"] or {},
         take_over=tuple(given["take_over"]),
         skip=tuple(given["skip"]),
     )

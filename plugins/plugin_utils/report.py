@@ -39,6 +39,23 @@ _CHANGES = {
     "stopped": "stopped",
 }
 
+# What ssh says to what is most likely behind it; {at} is the host's address.
+_UNREACHABLE = {
+    r"port (?P<port>\d+): Connection refused": "nothing listens on port {port} of {at}: set ansible_port in 10-nodes.yml to the port of its SSH"
+    " server, or start that (systemctl start ssh)",
+    r"Permission denied": "the user or the key is not accepted: set ansible_user and ansible_ssh_private_key_file to those of `ssh <user>@{at}`"
+    " that works, or ask for a password with --ask-pass",
+    r"Too many authentication failures": "the SSH agent offers too many keys: set ansible_ssh_private_key_file and"
+    " ansible_ssh_common_args: -o IdentitiesOnly=yes",
+    r"Host key verification failed": "its host key is not the known one, or not known yet: log in once by hand (ssh {at}) and compare it; of a machine"
+    " that was installed anew forget the old one first: ssh-keygen -R {at}",
+    r"Could not resolve hostname": "set node_address or ansible_host in 10-nodes.yml to an address, or a name that resolves here",
+    r"timed out|No route to host|Network is unreachable": "see that the machine runs, that its address {at} is right and routed from here, and that no"
+    " firewall drops the packets (is there a bastion to go through?)",
+    r"kex_exchange_identification|Connection (?:closed|reset) by": "what answers at {at} ends the connection: see that ansible_port is that of an SSH"
+    " server, and there `journalctl -u ssh` (MaxStartups, AllowUsers, fail2ban)",
+}
+
 
 def plain(text: str, _style: str) -> str:
     """The L(Paint) of pipes and files."""
@@ -205,13 +222,17 @@ def _item(item: Mapping[str, Any]) -> str:
 
 
 def unreachable_cause(result: Mapping[str, Any], host: str, address: str) -> Cause:
-    """A host that did not answer: the transport's own last words, and what to look at."""
+    """A host that did not answer: the transport's own last words, and what is most likely behind them."""
     message = str(result.get("msg") or "").strip().removeprefix("Task failed: ")
-    said = [line.strip() for line in message.splitlines() if line.strip()] or ["no answer"]
-    return Cause(
-        said[-1].rpartition("ssh: ")[2],
-        f"see that the machine runs and that its SSH server answers at {address or host}; to go on without it: --limit '!{host}'",
-    )
+    said = ([line.strip() for line in message.splitlines() if line.strip()] or ["no answer"])[-1].rpartition("ssh: ")[2]
+    likely = "see that the machine runs and that its SSH server answers at {at}"
+    values: dict[str, str] = {}
+    for pattern, remedy in _UNREACHABLE.items():
+        found = re.search(pattern, said)
+        if found:
+            likely, values = remedy, found.groupdict()
+            break
+    return Cause(said, f"{likely.format(at=address or host, **values)}; to go on without it: --limit '!{host}'")
 
 
 def failure_summary(failures: Sequence[Failure], hosts: int, command: str, paint: Paint, width: int = WIDTH) -> list[str]:

@@ -7,6 +7,7 @@ import json
 import os
 import stat
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -308,6 +309,26 @@ class TestUploadFolder:
         with pytest.raises(artifact.ArtifactError, match="is a link or no file"):
             host.adopt()
         assert mode(precious) == 0o600 and precious.read_text() == "secret"
+
+
+    @pytest.mark.parametrize(
+        ("led_here", "uid"),
+        [
+            ({"self": (12, 0), "12": (11, 0), "11": (10, 1000), "10": (1, 0)}, 1000),  # sh and sudo, doas; the user's shell; sshd
+            ({"self": (12, 0), "12": (1, 1000)}, 1000),  # su, which stays the user's
+            ({"self": (12, 0), "12": (1, 0)}, 4711),  # root's own login, or a means that leads through systemd (run0, machinectl)
+            ({"self": (12, 0)}, 4711),
+            ({"self": (0, 0)}, 4711),
+        ],
+    )
+    def test_who_uploads_is_known_whatever_made_them_root(
+        self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, led_here: dict[str, tuple[int, int]], uid: int
+    ) -> None:
+        for pid, (parent, user) in led_here.items():
+            (tmp_path / pid).mkdir()
+            (tmp_path / pid / "status").write_text(f"Name:\tsh\nPid:\t9\nPPid:\t{parent}\nTracerPid:\t0\nUid:\t{user}\t0\t0\t0\nGid:\t0\t0\t0\t0\n")
+        monkeypatch.setattr("pwd.getpwnam", lambda name: SimpleNamespace(pw_uid=4711))
+        assert artifact._uid("ops", str(tmp_path)) == uid
 
 
 class TestLimits:

@@ -160,6 +160,36 @@ def test_the_summary_tells_by_host_task_cause_remedy_and_the_command() -> None:
     ]
 
 
+@pytest.mark.parametrize(
+    ("said", "cause", "remedy"),
+    [
+        (
+            "ssh: connect to host 10.0.0.13 port 22: Connection refused",
+            "connect to host 10.0.0.13 port 22: Connection refused",
+            "nothing listens on port 22 of 10.0.0.13: set ansible_port",
+        ),
+        ("ops@10.0.0.13: Permission denied (publickey,password).", "ops@10.0.0.13: Permission denied (publickey,password).", "set ansible_user"),
+        ("Received disconnect from 10.0.0.13 port 22:2: Too many authentication failures", "", "IdentitiesOnly"),
+        (
+            "@@@@\n@ WARNING: REMOTE HOST IDENTIFICATION HAS CHANGED! @\nHost key verification failed.",
+            "Host key verification failed.",
+            "ssh-keygen -R 10.0.0.13",
+        ),
+        ("ssh: Could not resolve hostname n3: Name or service not known", "Could not resolve hostname n3", "ansible_host"),
+        ("ssh: connect to host 10.0.0.13 port 22: Connection timed out", "", "see that the machine runs, that its address 10.0.0.13 is right"),
+        ("ssh: connect to host 10.0.0.13 port 22: No route to host", "", "see that the machine runs"),
+        ("kex_exchange_identification: Connection closed by remote host", "", "ansible_port is that of an SSH server"),
+        ("mux_client_request_session: something new", "mux_client_request_session: something new", "its SSH server answers at 10.0.0.13"),
+    ],
+)
+def test_an_unreachable_host_gets_the_likely_reason(said: str, cause: str, remedy: str) -> None:
+    told = unreachable_cause({"msg": f"Task failed: Failed to connect to the host via ssh: {said}"}, "n3", "10.0.0.13")
+    assert cause in told.message
+    assert remedy in told.remedy
+    assert told.remedy.endswith("; to go on without it: --limit '!n3'")
+    assert "{" not in told.remedy
+
+
 def test_no_line_is_wider_than_the_screen_unless_it_is_one_word() -> None:
     failure = Failure("n1", "", "t", "", (Cause("word " * 100, "/a/path/" + "x" * 120),))
     wide = [line for line in failure_summary([failure], 1, "c", plain, width=80) if len(line) > 80]

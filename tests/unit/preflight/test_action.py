@@ -4,18 +4,56 @@
 from __future__ import annotations
 
 import inspect
+from pathlib import Path
 from typing import Any
+from unittest.mock import Mock
 
 import pytest
 import yaml
+from ansible.errors import AnsibleError
 from ansible.parsing.dataloader import DataLoader
 from ansible.template import Templar, trust_as_template
-from ansible_collections.ashlar.stack.plugins.action.preflight import COLLECTION, choose_peers, explain, message
+from ansible_collections.ashlar.stack.plugins.action.preflight import COLLECTION, ActionModule, choose_peers, explain, message, users_of
 from ansible_collections.ashlar.stack.plugins.module_utils.preflight import NAMES, Problem
 from ansible_collections.ashlar.stack.plugins.modules import preflight as module
 from ansible_collections.ashlar.stack.plugins.plugin_utils.site.options import wrong_variables
 
+ROOT = Path(__file__).parents[3]
 NODES = {f"n{number}": {"address": f"10.0.0.{number}"} for number in range(5)}
+
+
+def asked(arguments: dict[str, Any], variables: dict[str, Any]) -> dict[str, Any]:
+    """What the action asks the module on the host."""
+    task = Mock(args=arguments, async_val=0, environment=None, diff=False, check_mode=False)
+    action = ActionModule(task, Mock(), Mock(check_mode=False, diff=False), Mock(), Mock(), Mock())
+    action._execute_module = Mock(return_value={"failed": True})
+    action.run(task_vars={"inventory_hostname": "n1", **variables})
+    return dict(action._execute_module.call_args.kwargs["module_args"])
+
+
+def test_a_host_is_asked_about_the_sites_networks_but_for_those_that_hosts_are_in() -> None:
+    site = {"pods": "10.244.0.0/16", "services": "10.96.0.0/16", "services_first": "10.96.0.1", "admin": ["10.0.0.0/8"]}
+    assert asked({}, {"site_networks": site})["networks"] == {"pods": "10.244.0.0/16", "services": "10.96.0.0/16"}
+    assert asked({"networks": {"pods": "10.1.0.0/16"}}, {"site_networks": site})["networks"] == {"pods": "10.1.0.0/16"}
+
+
+def test_a_host_is_asked_about_the_users_of_its_components() -> None:
+    assert asked({"components": ["etcd", "kubernetes_control", "flannel"]}, {})["users"] == {"etcd": "etcd", "kubernetes": "kubernetes_control"}
+    declared = sorted((ROOT / "roles").glob("*/templates/etc/sysusers.d/*"))
+    assert set(users_of([file.relative_to(ROOT).parts[1] for file in declared])) == {file.stem for file in declared}
+
+
+@pytest.mark.parametrize(("error", "told"), [("Missing sudo password", "--ask-become-pass"), ("the disk is on fire", None)])
+def test_an_error_on_the_way_to_root_is_explained_if_it_is_known(error: str, told: str | None) -> None:
+    action = ActionModule(Mock(args={}, async_val=0), Mock(), Mock(check_mode=False, diff=False), Mock(), Mock(), Mock())
+    action._execute_module = Mock(side_effect=AnsibleError(error))
+    if told is None:
+        with pytest.raises(AnsibleError, match=error):
+            action.run(task_vars={})
+    else:
+        answer = action.run(task_vars={})
+        assert answer["failed"]
+        assert told in answer["msg"]
 
 
 def names(peers: list[dict[str, Any]]) -> list[str]:
@@ -74,6 +112,15 @@ def test_the_documentation_names_every_check_and_option() -> None:
         ("MODULE FAILURE sudo: sorry, you must have a tty to run sudo", "ansible_pipelining: false"),
         ("/bin/sh: 1: /usr/bin/python3: not found", "apt-get install python3"),
         ("/bin/sh: /opt/py/bin/python3.11: No such file or directory", "Python is not at /opt/py/bin/python3.11"),
+        ("Missing sudo password", "sudo on this host asks for a password. Give it by --ask-become-pass"),
+        ("Incorrect su password", "su on this host asks for another password"),
+        ("doas: a tty is required", "doas on this host asks for a password"),
+        ("sudo: a password is required", "sudo on this host asks for a password"),
+        ("ops is not in the sudoers file.  This incident will be reported.", "sudo does not let the login user become root"),
+        ("doas: Operation not permitted", "doas does not let the login user become root"),
+        ("su: Authentication failure", "su does not let the login user become root"),
+        ("/bin/sh: 1: sudo: not found", "sudo is not on this host"),
+        ("bash: line 1: doas: command not found", "doas is not on this host"),
         ("Traceback: KeyError", ""),
     ],
 )

@@ -12,6 +12,7 @@ from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
+from ansible_collections.ashlar.stack.plugins.module_utils import preflight_host
 from ansible_collections.ashlar.stack.plugins.module_utils.preflight import (
     FEATURES,
     Port,
@@ -37,6 +38,8 @@ WANTED = Wanted(
     kernel_features=tuple(FEATURES),
     ports=(Port("etcd", "client", 2379, 2379, "tcp"), Port("kubernetes_node", "node_ports", 30000, 32767, "tcp")),
     peers=(Peer("n2", "10.0.0.12", 22),),
+    users={"etcd": "etcd", "prometheus": "prometheus"},
+    networks={"pods": "10.244.0.0/16", "services": "10.96.0.0/16"},
 )
 
 
@@ -79,6 +82,13 @@ class FakeHost(Host):
 
     def write_options(self, *options: str) -> None:
         Path(self.path("/proc/config.gz")).write_bytes(gzip.compress("\n".join(["#", *options, ""]).encode()))
+
+    def route(self, row: str) -> None:
+        """Adds a route by interface, destination, gateway, flags and mask in the kernel's notation."""
+        interface, destination, gateway, flags, mask = row.split()
+        head = "Iface\tDestination\tGateway \tFlags\tRefCnt\tUse\tMetric\tMask\t\tMTU\tWindow\tIRTT\n"
+        rows = self.text("/proc/net/route") or head
+        self.write("/proc/net/route", f"{rows}{interface}\t{destination}\t{gateway}\t{flags}\t0\t0\t0\t{mask}\t0\t0\t0\n")
 
     def listen(self, table: str, address: str, port: int, pid: int, command: str, unit: str, executable: str = "/usr/bin/x") -> None:
         """Lets a process listen at an address in the kernel's notation."""
@@ -615,3 +625,81 @@ def test_another_table_that_drops_by_policy_is_named(host: FakeHost) -> None:
     problem = only(examine(host, WANTED))
     assert "FORWARD of the nftables table ip filter" in problem.message
     assert "nft delete table ip filter" in problem.remedy
+
+
+def test_an_interface_inside_of_the_pod_network_is_named(host: FakeHost) -> None:
+    host.interfaces["10.244.7.1"] = "eth1"
+    host.route("eth1 0007F40A 00000000 0001 00FFFFFF")  # its own network
+    assert only(examine(host, WANTED)) == Problem(
+        "networks",
+        "the address 10.244.7.1 of eth1 is inside of the cluster's network of pods (10.244.0.0/16): the one or the other would not be reached",
+        "choose another network in the site's 20-stack.yml (networks.pods), or remove it from the host (ip link set eth1 down, if it is not needed)",
+    )
+    assert examine(host, replace(WANTED, components=("etcd",))) == []
+
+
+def test_a_route_inside_of_the_service_network_is_named(host: FakeHost) -> None:
+    host.route("eth0 0000600A 0100000A 0003 0000FFFF")
+    assert only(examine(host, WANTED)) == Problem(
+        "networks",
+        "the route to 10.96.0.0/16 by eth0 is inside of the cluster's network of services (10.96.0.0/16): the one or the other would not be reached",
+        "choose another network in the site's 20-stack.yml (networks.services), or remove it from the host (ip route del 10.96.0.0/16)",
+    )
+
+
+@pytest.mark.parametrize(
+    "route",
+    [
+        "eth0 00000000 0100000A 0003 00000000",  # the default route
+        "eth0 0000000A 0100000A 0003 000000FF",  # 10.0.0.0/8: wider than the cluster's own routes, which win
+        "eth0 0000F50A 0100000A 0003 0000FFFF",  # 10.245.0.0/16: beside it
+        "* 0007F40A 00000000 0200 00FFFFFF",  # a blackhole
+        "cni0 0007F40A 00000000 0001 00FFFFFF",
+        "flannel.1 0007F40A 0007F40A 0003 00FFFFFF",
+    ],
+)
+def test_routes_that_are_ours_or_outside_of_the_clusters_networks_do_not_matter(host: FakeHost, route: str) -> None:
+    host.interfaces["10.244.7.1"] = "cni0"
+    host.route(route)
+    assert examine(host, WANTED) == []
+
+
+def test_a_user_without_its_group_is_named(host: FakeHost) -> None:
+    host.write("/etc/group", "nogroup:x:65534:\nprometheus:x:990:\n")
+    host.write("/etc/passwd", "etcd:x:105:65534::/var/lib/etcd:/bin/false\nprometheus:x:106:106::/:/usr/sbin/nologin\nother:x:107:65534::/:/bin/sh\n")
+    assert examine(host, WANTED) == [
+        Problem(
+            "users",
+            "the user etcd, as which etcd runs, has the primary group nogroup, and could not read files of the group etcd",
+            "groupadd --system etcd && usermod --gid etcd etcd",
+        ),
+        Problem(
+            "users",
+            "the user prometheus, as which prometheus runs, has the primary group 106, and could not read files of the group prometheus",
+            "usermod --gid prometheus prometheus",
+        ),
+    ]
+
+
+def test_a_person_with_the_name_of_a_service_user_is_a_warning(host: FakeHost) -> None:
+    host.write("/etc/group", "prometheus:x:1001:\n")
+    host.write("/etc/passwd", "+nis\nprometheus:x:1001:1001:Prometheus,,,:/home/prometheus:/bin/bash\n")
+    problem = only(examine(host, WANTED))
+    assert not problem.fatal
+    assert "can log in (/bin/bash)" in problem.message
+
+
+def test_users_of_an_earlier_run_or_a_package_are_no_problem(host: FakeHost) -> None:
+    host.write("/etc/group", "etcd:x:990:\nprometheus:x:106:\n")
+    host.write("/etc/passwd", "etcd:x:990:990:etcd:/var/lib/etcd:/usr/sbin/nologin\nprometheus:x:106:106::/var/lib/prometheus:/bin/false\n")
+    assert examine(host, WANTED) == []
+
+
+def test_programs_are_found_where_only_the_administrators_path_leads(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """After su the PATH is still that of the login user."""
+    program = tmp_path / "ashlar-probe"
+    program.write_text("#!/bin/sh\nexit 0\n")
+    program.chmod(0o755)
+    monkeypatch.setattr(preflight_host, "PATH", f"{tmp_path}:/bin")
+    monkeypatch.setenv("PATH", "/usr/games")
+    assert Host().run(["sh", "-c", "ashlar-probe"])

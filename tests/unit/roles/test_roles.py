@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import json
+import re
 from collections import Counter
 from collections.abc import Iterable
 from pathlib import Path
@@ -257,3 +258,39 @@ def test_kernel_settings_hold_after_a_boot_whatever_the_host_had_before() -> Non
     """Files are read in the order of their names, and the last one counts (sysctl.d(5))."""
     ours = [path.name.removesuffix(".j2") for path in (ROOT / "roles/base/templates/etc/sysctl.d").iterdir()]
     assert min(ours) > max("99-sysctl.conf", "99-hardening.conf", "99-kubernetes-cri.conf")
+
+
+NAMED_BY_THE_INVENTORY = {
+    "alertmanager/templates/etc/systemd/system/alertmanager.service.j2": "--cluster.peer-name={{ inventory_hostname }} ",
+    "consul/templates/etc/consul/agent.json.j2": "'node_name': inventory_hostname,",
+    "consul_sync/templates/etc/consul-sync/settings.json.j2": "'identity': inventory_hostname,",
+    "etcd/templates/etc/etcd/etcd.env.j2": "ETCD_NAME={{ inventory_hostname }}\n",
+    "flannel/templates/etc/systemd/system/flannel.service.j2": "Environment=NODE_NAME={{ inventory_hostname }}\n",
+    "haproxy_ingress/templates/etc/systemd/system/haproxy-ingress.service.j2": "Environment=POD_NAME={{ inventory_hostname }} ",
+    "keepalived/templates/etc/keepalived/keepalived.conf.j2": "router_id {{ inventory_hostname }}\n",
+    "kubernetes_node/templates/etc/systemd/system/kubelet.service.j2": "--hostname-override={{ inventory_hostname }} ",
+    "kubernetes_node/templates/etc/kubernetes/node/proxy.yml.j2": "hostnameOverride: {{ inventory_hostname }}\n",
+    "log_collector/templates/etc/log-collector/settings.json.j2": "'name': inventory_hostname,",
+    "prometheus/templates/etc/prometheus/prometheus.yml.j2": "'replica': inventory_hostname}",
+}
+
+
+@pytest.mark.parametrize("file", NAMED_BY_THE_INVENTORY)
+def test_what_would_name_itself_after_its_host_has_the_inventorys_name(file: str) -> None:
+    """Machines from one image may all have the same hostname; members of a cluster, leases and nodes must not."""
+    assert NAMED_BY_THE_INVENTORY[file] in (ROOT / "roles" / file).read_text()
+
+
+def test_nothing_else_asks_for_the_name_of_its_host() -> None:
+    calls = re.compile(r"log-send-hostname|ansible_hostname|ansible_facts.hostname|gethostname\(|os\.Hostname\(|platform\.node\(|uname -n|machine-id")
+    specifiers = re.compile(r"(?<!%)%[Hlm]\b")
+    units = [(file, specifiers) for file in (ROOT / "roles").glob("*/templates/etc/systemd/system/*")]
+    files = [
+        (file, calls)
+        for pattern in ("roles/*/templates/**/*", "roles/*/tasks/*.yml", "programs/*/**/*.py", "programs/*/**/*.go")
+        for file in ROOT.glob(pattern)
+        if file.is_file()
+    ]
+    assert units
+    assert files
+    assert [str(file.relative_to(ROOT)) for file, names in units + files if names.search(file.read_text())] == []
