@@ -22,7 +22,7 @@ API = ("kubernetes.core.", "ashlar.stack.kubernetes_nodes")
 
 def merged(above: dict[str, Any], entry: dict[str, Any]) -> dict[str, Any]:
     """What a play, block or task says itself or inherits."""
-    own = {name: entry[name] for name in ("hosts", "connection", "delegate_to", "environment") if name in entry}
+    own: dict[str, Any] = {name: entry[name] for name in ("hosts", "connection", "delegate_to", "environment") if name in entry}
     return {**above, **own, "vars": {**above.get("vars", {}), **entry.get("vars", {})}}
 
 
