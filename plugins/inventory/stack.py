@@ -116,6 +116,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from ansible import constants as C
 from ansible.errors import AnsibleError
 from ansible.plugins.inventory import BaseInventoryPlugin
 from ansible.template import Templar, trust_as_template
@@ -171,6 +172,7 @@ class InventoryModule(BaseInventoryPlugin):
         if in_site_folder(path):
             return
         super().parse(inventory, loader, path, cache)
+        self._refuse_foreign_settings(Path(path))
         first = next((source for source in inventory.processed_sources if source != path and self._is_site(source)), None)
         if first:
             text = f"is a second site file: {os.path.relpath(first, os.path.dirname(path))} was read before it, and an inventory is one site."
@@ -192,6 +194,14 @@ class InventoryModule(BaseInventoryPlugin):
             broken = [problem for folder in sorted(folders) for file in variable_files(folder) for problem in syntax(file)]
             stop(broken or [Problem("", (), f"variables cannot be read: {error.message}")])
         self._write(plan)
+
+    def _refuse_foreign_settings(self, path: Path) -> None:
+        """Without this plugin among the first, Ansible takes what lies in credentials/ for inventories, and passwords for hosts."""
+        beside = [name for name in SITE_FOLDERS if (path.parent / name).is_dir()]
+        if beside and NAME not in C.config.get_config_value("INVENTORY_ENABLED"):
+            text = f"lies beside {', '.join(beside)}, which Ansible reads as inventories too, since its enable_plugins lacks {NAME}."
+            text += f" Run: export ANSIBLE_CONFIG={ROOT}/ansible.cfg, or copy the section [inventory] from there into your own."
+            stop([Problem(str(path), (), text)])
 
     def _is_site(self, source: str | None) -> bool:
         return bool(source) and os.path.isfile(str(source)) and not in_site_folder(str(source)) and self.verify_file(str(source))

@@ -183,8 +183,8 @@ options:
     description:
       - How to read other types of resources. Maps a resource type to fields of the machine, and also overrides single fields of the built-in types.
       - >-
-        The fields are C(name), C(id), C(private_ip), C(public_ip), C(user), C(port), C(zone), C(labels) and C(classes). Only C(private_ip) must be there.
-        Without C(name), it is the resource's C(name) attribute, else made of its address. Without C(id), the attribute C(id).
+        The fields are C(name), C(id), C(private_ip), C(public_ip), C(user), C(port), C(zone), C(region), C(labels) and C(classes). Only C(private_ip)
+        must be there. Without C(name), it is the resource's C(name) attribute, else made of its address. Without C(id), the attribute C(id).
       - A field is a path into the resource's attributes, parts separated by dots, numbers for items of lists and C(*) for the first item that has what follows
         (V(network_interface.*.access_config.0.nat_ip)). A part with dots in it stands in double quotes (V(tags."example.com/role")).
       - >-

@@ -183,12 +183,12 @@ def test_what_the_sites_own_components_serve_is_reached_by_its_name(routes: Rout
             until(f"{edge.name} leads {host}{path} to {port['component']}", lambda look=look: look().status < 500)
 
 
-def test_figures_are_for_who_shows_a_certificate(edges: list[Node]) -> None:
+def test_metrics_are_for_the_edges_own_probe(edges: list[Node]) -> None:
     for edge in edges:
         url = f"https://{edge.address}:8404/metrics"
-        ca, pair = "/etc/ashlar/pki/ca/site.crt", "/etc/ashlar/pki/haproxy/probe"
-        assert "haproxy_frontend_http_requests_total" in edge.run(f"curl -sS --cacert {ca} --cert {pair}.crt --key {pair}.key {url}")
-        assert edge.ask(f"curl -sS --cacert {ca} {url}").code != 0
+        assert "haproxy_frontend_http_requests_total" in edge.https(url, "site", "haproxy/probe").body
+        assert edge.https(url, "site", "artifacts/node").status == 403, "another client of the same CA"
+        assert edge.https(url, "site").status == 0
 
 
 @pytest.fixture

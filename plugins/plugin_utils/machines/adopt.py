@@ -22,7 +22,7 @@ from ansible_collections.ashlar.stack.plugins.plugin_utils.site.models import NO
 from ansible_collections.ashlar.stack.plugins.plugin_utils.site.nodes import safe_name
 from ansible_collections.ashlar.stack.plugins.plugin_utils.site.reading import did_you_mean, listed, quoted, read_yaml
 
-FIELDS = ("name", "id", "private_ip", "public_ip", "user", "port", "zone", "labels", "classes")
+FIELDS = ("name", "id", "private_ip", "public_ip", "user", "port", "zone", "region", "labels", "classes")
 Fields = Mapping[str, tuple[Getter, ...]]
 _TABLE = Path(__file__).with_name("resources.yml")
 _DEFAULTS = {"name": "name", "id": "id"}
@@ -115,7 +115,8 @@ def adopt(resources: Sequence[Resource], adoption: Adoption, output: str | None)
             "public_ip": _address(one, "public_ip", found)[0],
             "user": user,
             "port": _number(get("port")),
-            "zone": _zone(get("zone")),
+            "zone": _place(get("zone")),
+            "region": _place(get("region")),
             "labels": node_labels(one.labels, {"Name", adoption.classes_from, *(key for key in one.labels if _begins(key, adoption.classes_from))}),
         }
         adopted.machines[name] = {key: value for key, value in machine.items() if value not in (None, {})}
@@ -280,7 +281,7 @@ def _optional_text(raw: Any) -> str | None:
     return None if raw is None else _text(raw)
 
 
-def _zone(raw: Any) -> str | None:
+def _place(raw: Any) -> str | None:
     # Google's may be a URL that ends in the name.
     return None if raw is None else _text(raw).rpartition("/")[2] or None
 

@@ -81,10 +81,14 @@ def haproxy(tmp_path_factory: pytest.TempPathFactory) -> str:
 
 @pytest.fixture(scope="session")
 def pki(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """`default` and `operator` (certificate and key), signed by themselves."""
+    """The certificates `default` and `operator`, and those of two clients, all of which `site.crt` trusts."""
     folder = tmp_path_factory.mktemp("pki")
     for name in ("default", "operator"):
         pair(folder / name, f"{name}.edge.test")
+    clients = ("haproxy-probe", "portal")
+    for name in clients:
+        pair(folder / name, name)
+    (folder / "site.crt").write_text("".join((folder / f"{name}.crt").read_text() for name in clients))
     return folder
 
 
@@ -122,7 +126,7 @@ def base(folder: Path, haproxy_program: str, pki: Path, ingress: bool = False, *
     lines = [line for line in text.splitlines() if not line.startswith(left_out)]
     text = "\n".join(lines).replace(" group ashlar-edge", "").replace(" mode 660 group haproxy", " mode 660")
     for here, there in {
-        "/etc/ashlar/pki/ca/site.crt": f"{pki}/operator.crt",
+        "/etc/ashlar/pki/ca/site.crt": f"{pki}/site.crt",
         "/etc/haproxy/errors/503.http": f"{folder}/503.http",
         "/run/haproxy/jail": str(jail),
         "unix@/edge.sock": f"unix@{jail}/edge.sock",

@@ -361,25 +361,31 @@ def test_old_protocols_are_refused_and_http2_is_offered(site: Site) -> None:
     assert "TLSv1.2" in shake(["-tls1_2"]) and "TLSv1.3" in shake(["-tls1_3"])
 
 
-def test_statistics_are_for_who_shows_a_certificate(site: Site, pki: Path) -> None:
+def test_statistics_are_for_whose_certificate_has_a_name_that_may(site: Site, pki: Path) -> None:
     site.start(*site.hello([site.instance()]))
     text = Path(f"{site.settings.home}/live/haproxy.cfg").read_text()
     operator = int(text.partition("frontend operator")[2].partition("bind 127.0.0.1:")[2].split()[0])
-    context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
-    context.check_hostname, context.verify_mode = False, ssl.CERT_NONE
 
-    def metrics() -> str:
+    def ask(path: str, client: str = "") -> tuple[int, str]:
+        context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+        context.check_hostname, context.verify_mode = False, ssl.CERT_NONE
+        if client:
+            context.load_cert_chain(f"{pki}/{client}.crt", f"{pki}/{client}.key")
         connection = http.client.HTTPSConnection("127.0.0.1", operator, timeout=120, context=context)
         try:
-            connection.request("GET", "/metrics")
-            return connection.getresponse().read().decode()
+            connection.request("GET", path)
+            reply = connection.getresponse()
+            return reply.status, reply.read().decode()
         finally:
             connection.close()
 
-    with pytest.raises(OSError):
-        metrics()
-    context.load_cert_chain(f"{pki}/operator.crt", f"{pki}/operator.key")
-    assert "haproxy_backend_http_responses_total" in metrics()
+    for path, shown in {"/health": "well", "/metrics": "haproxy_backend_http_responses_total", "/": "Statistics Report"}.items():
+        with pytest.raises(OSError):
+            ask(path)
+        status, body = ask(path, "haproxy-probe")
+        assert status == 200 and shown in body
+        status, body = ask(path, "portal")
+        assert status == 403 and shown not in body, f"{path} is shown to another client of the same CA"
 
 
 def test_many_changes_in_a_burst_are_few_reloads(site: Site) -> None:

@@ -32,6 +32,7 @@ OPENSTACK = {
     "id": "5e0c",
     "name": "o1",
     "availability_zone": "nova",
+    "region": "RegionOne",
     "access_ip_v4": "192.0.2.9",
     "power_state": "active",
     "metadata": {"ashlar_classes": "storage"},
@@ -68,6 +69,7 @@ def test_the_built_in_types() -> None:
             "public_ip": "198.51.100.1",
             "user": "admin",
             "zone": "eu-central-1a",
+            "region": "eu-central-1",
             "labels": {"disk": "ssd"},
         },
         "g1": {
@@ -77,10 +79,25 @@ def test_the_built_in_types() -> None:
             "public_ip": "203.0.113.4",
             "user": "admin",
             "zone": "europe-west1-b",
+            "region": "europe-west1",
             "labels": {"disk": "ssd"},
         },
-        "o1": {"id": "5e0c", "classes": ["storage"], "private_ip": "10.3.0.2", "user": "admin", "zone": "nova"},
+        "o1": {"id": "5e0c", "classes": ["storage"], "private_ip": "10.3.0.2", "user": "admin", "zone": "nova", "region": "RegionOne"},
     }
+
+
+@pytest.mark.parametrize(
+    ("zone", "region"),
+    [
+        ("us-east-1f", "us-east-1"),
+        ("us-gov-west-1a", "us-gov-west-1"),
+        ("us-west-2-lax-1a", "us-west-2"),
+        ("us-east-1-wl1-bos-wlz-1", "us-east-1"),
+    ],
+)
+def test_the_region_of_amazon_is_the_beginning_of_its_zones(zone: str, region: str) -> None:
+    assert adopted(instance(1, availability_zone=zone))["node-1"]["region"] == region
+    assert adopted(instance(1, availability_zone=zone, region="eu-west-1"))["node-1"]["region"] == "eu-west-1"
 
 
 @pytest.mark.parametrize(
