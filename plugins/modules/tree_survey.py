@@ -5,32 +5,32 @@ from __future__ import annotations
 
 DOCUMENTATION = r"""
 module: tree_survey
-short_description: Tells which trees of a host are as they were asked for
+short_description: Finds the trees of a host that are up to date
 version_added: 1.0.0
 author: Ashlar developers (@ashlar)
 description:
-  - Looks at every tree that M(ashlar.stack.tree) laid down on the host, as that module would in check mode with what it was last asked;
+  - Checks every tree that M(ashlar.stack.tree) installed on the host, as that module would in check mode with its last arguments;
     files, owners and modes, links, folders, units and what they watch.
-  - Registered as C(tree_survey), a later task of M(ashlar.stack.tree) that asks the very same of a tree that is intact is done without
-    asking the host again. So a run that has nothing to do looks once at each host instead of once for each component.
-  - The first tree that changes a host ends this for that host, since other trees may feel the change.
-  - Nothing is changed on the host. What cannot be told for sure is looked at by its own task.
+  - Registered as C(tree_survey), a later task of M(ashlar.stack.tree) with the same arguments for an intact tree is done without
+    contacting the host again. So a run with nothing to do checks each host once instead of once per component.
+  - The first tree that changes a host ends this for that host, since the change may affect other trees.
+  - Nothing is changed on the host. Uncertain trees are left to their own tasks.
 """
 
 EXAMPLES = r"""
-- name: What is as it was asked for is known
+- name: Trees that are up to date are known
   ashlar.stack.tree_survey:
   register: tree_survey
 """
 
 RETURN = r"""
 intact:
-  description: Name of a tree to the fingerprint of what was asked, of the trees that are intact.
+  description: Intact trees, name to the fingerprint of their task.
   type: dict
   returned: always
   sample: {etcd: 5f70bf18a086007016e948b04aed3b82103a36bea41755b6cddfaf10ace3c6ef}
 ansible_facts:
-  description: C(ashlar_tree_changed), which the first tree that changes the host makes true.
+  description: C(ashlar_tree_changed), which the first tree that changes the host sets to true.
   type: dict
   returned: always
   sample: {ashlar_tree_changed: false}
