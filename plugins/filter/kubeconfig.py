@@ -7,9 +7,9 @@ from collections.abc import Callable
 
 DOCUMENTATION = """
 name: kubeconfig
-short_description: A kubeconfig for a client whose certificate lies on the node
+short_description: A kubeconfig for a client whose certificate is on the node
 description:
-  - Takes the server's URL and gives the text of a kubeconfig that names the client's files instead of holding a copy of them,
+  - Takes the server's URL and returns a kubeconfig that refers to the client's files instead of embedding them,
     so a renewed certificate needs no new kubeconfig.
 options:
   _input:

@@ -9,22 +9,22 @@ from collections.abc import Callable
 
 DOCUMENTATION = """
 name: scrypt
-short_description: A password's hash by scrypt
+short_description: Hashes a password with scrypt
 version_added: 1.0.0
 description:
-  - Gives C(scrypt$<n>$8$1$<salt>$<hash>), salt and hash in base64 for URLs without padding, after RFC 7914.
-  - The same password, salt and cost give the same text, so that a file that holds it does not change.
+  - Returns C(scrypt$<n>$8$1$<salt>$<hash>), salt and hash in base64 for URLs without padding, as in RFC 7914.
+  - The same password, salt and cost give the same text, so that a file with it does not change.
 options:
   _input:
     description: The password.
     type: str
     required: true
   salt:
-    description: Any text of 8 characters or more, another one for each password.
+    description: Any text of 8 characters or more, different for each password.
     type: str
     required: true
   cost:
-    description: How often it is mixed, a power of two from 1024 to 1048576; each takes 1 KiB of memory, and all of them about 3 ms a thousand.
+    description: Cost parameter N, a power of two from 1024 to 1048576; each thousand takes 1 MiB of memory and about 3 ms.
     type: int
     default: 16384
 author: [The Ashlar authors]

@@ -6,18 +6,18 @@ from __future__ import annotations
 DOCUMENTATION = r"""
 ---
 name: cloud
-short_description: Lists the machines that run at AWS, in Google's cloud or in an OpenStack
+short_description: Lists the machines that run on AWS, Google Compute Engine or OpenStack
 version_added: "1.0.0"
 author: Ashlar contributors (@ashlar)
 description:
-  - Asks the provider's own API for its running instances, where there is no state of Terraform's to read, and yields a host for each, with
+  - Queries the provider's own API for running instances, if there is no Terraform state to read, and yields a host for each, with
     C(node_address), C(node_classes), C(node_zone), C(node_region), C(node_labels) and how SSH gets there, the same as P(ashlar.stack.terraform#inventory) does.
   - What a machine is for stands in its tags (AWS), labels (GCE) or metadata (OpenStack), all called tags here. Every root under C(terraform/) sets
     C(ashlar_site), C(ashlar_pool) and C(ashlar_classes). The value of the latter is node classes separated by an underscore, C(control_worker),
     which is valid in all three clouds; anything but letters separates.
-  - All that is wrong ends the program with exit code 4 and one message, whatever C(any_unparsed_is_failed) says. A region that can't be asked
-    is an error, too, since half an inventory would look like nodes that are gone.
-  - Only reads. Calls that are throttled, answered by 5xx or cut off are tried again with growing pauses of random length.
+  - All errors end the program with exit code 4 and one message, whatever C(any_unparsed_is_failed) says. A region that can't be queried
+    is an error, too, since a partial inventory would look like missing nodes.
+  - Read-only. Calls that are throttled, answered by 5xx or cut off are retried with exponential backoff and jitter.
 extends_documentation_fragment:
   - constructed
   - inventory_cache
@@ -31,7 +31,7 @@ notes:
   - OpenStack takes C(clouds.yaml) with C(secure.yaml) (E(OS_CLIENT_CONFIG_FILE), E(OS_CLOUD)), or E(OS_AUTH_URL) and its like; passwords, application
     credentials and tokens; needs the role C(reader).
   - "C(compose), C(keyed_groups) and C(groups) know, besides the host's variables, C(tags) (a mapping), C(region), C(instance_type) and C(image)."
-  - The cache holds the instances with their tags, and nothing else. It is of one question, so a change of the file asks anew.
+  - The cache holds the instances with their tags, and nothing else. Changing the file invalidates it.
 requirements:
   - boto3 for V(aws)
   - apache-libcloud >= 3.9.1 for V(gce) and V(openstack), and cryptography for V(gce)
@@ -42,13 +42,13 @@ options:
     required: true
     choices: [ashlar.stack.cloud]
   provider:
-    description: Who is asked.
+    description: The provider.
     type: str
     required: true
     choices: [aws, gce, openstack]
   regions:
     description:
-      - Regions, asked at the same time; for GCE regions or zones.
+      - Regions, queried in parallel; for GCE regions or zones.
       - Without any, that of the credentials' configuration (E(AWS_REGION), the profile, E(OS_REGION_NAME), C(region_name)), else, for GCE and
         OpenStack, all.
     type: list
@@ -62,12 +62,12 @@ options:
     type: dict
     default: {}
   running:
-    description: Whether only running instances count. Terminated ones of AWS never do.
+    description: Whether to include running instances only. Terminated ones of AWS are never included.
     type: bool
     default: true
   empty:
     description:
-      - What it is when no instance matches. V(error) says what there is instead.
+      - What to do when no instance matches. V(error) lists what exists instead.
       - V(pending) sets C(site_machines) to C(pending) on the group C(all), as before the first apply, and every playbook but C(machines.yml) stops.
     type: str
     default: error
@@ -82,16 +82,16 @@ options:
     description: Name of the cloud in C(clouds.yaml), else E(OS_CLOUD).
     type: str
   network:
-    description: Network of OpenStack whose address nodes reach each other by. Otherwise the first private address of any.
+    description: OpenStack network on which nodes reach each other. Otherwise the first private address of any.
     type: str
   classes_from:
-    description: Tag that says the node classes, separated by anything but letters. With C(_) it is valid in all clouds, V(control_worker).
+    description: Tag with the node classes, separated by anything but letters. C(_) is valid in all clouds, V(control_worker).
     type: str
     default: ashlar_classes
   classes:
     description:
-      - Rules that say the node classes of instances that don't say them themselves. The first that fits counts.
-      - An instance that no rule fits is an error; an empty list of classes leaves it out.
+      - Rules for the node classes of instances without that tag. The first match applies.
+      - An instance that matches no rule is an error; an empty list of classes leaves it out.
     type: list
     elements: dict
     default: []
@@ -110,10 +110,10 @@ options:
         elements: str
         required: true
   names_from:
-    description: Tag that says the node's name. By default C(Name) for AWS, and the instance's own name for GCE and OpenStack.
+    description: Tag with the node's name. By default C(Name) for AWS, and the instance's own name for GCE and OpenStack.
     type: str
   zones_from:
-    description: Tag that says the failure domain, where it is not the provider's zone.
+    description: Tag with the failure domain, if it is not the provider's zone.
     type: str
   labels_from:
     description:
@@ -123,16 +123,16 @@ options:
     type: raw
     default: ashlar_labels
   users_from:
-    description: Tag that says the user of SSH.
+    description: Tag with the SSH user.
     type: str
     default: ashlar_user
   volumes_from:
     description:
-      - Tag of a data volume that says its name in the pool. Without it, the volume's name (GCE its device name) without the node's in front, else its id.
+      - Tag of a data volume with its name in the pool. Without it, the volume's name (GCE its device name) without the node's in front, else its id.
     type: str
     default: ashlar_volume
   volumes:
-    description: Whether data volumes are asked for. False saves a call and its permission.
+    description: Whether to query data volumes. False saves a call and its permission.
     type: bool
     default: true
   load_balancers:
@@ -148,7 +148,7 @@ options:
     default: auto
     choices: [auto, public, private]
   user:
-    description: User of SSH, over what the tag says.
+    description: SSH user; overrides the tag.
     type: str
   bastion:
     description: The host through which SSH goes.
@@ -181,17 +181,17 @@ options:
         in place of C(https://compute.googleapis.com), for OpenStack in place of the catalogue's.
     type: str
   validate_certs:
-    description: Whether certificates are checked. Without it, as C(clouds.yaml) says, else yes.
+    description: Whether to verify certificates. Default as in C(clouds.yaml), else yes.
     type: bool
   ca_path:
     description: File of CAs to trust, else E(AWS_CA_BUNDLE), E(OS_CACERT) or C(cacert) of C(clouds.yaml), E(REQUESTS_CA_BUNDLE).
     type: path
   timeout_seconds:
-    description: How long each call may wait for the connection, and for each part of the answer.
+    description: Time limit of each call for the connection, and for each part of the answer, in seconds.
     type: int
     default: 30
   attempts:
-    description: How often a call is tried that is throttled, answered by 5xx or cut off. The pauses in between grow to 20 seconds at most.
+    description: Maximum attempts of a call that is throttled, answered by 5xx or cut off. The backoff between them is 20 seconds at most.
     type: int
     default: 5
 """

@@ -10,19 +10,19 @@ short_description: Compiles a site file, the nodes and the component manifests i
 version_added: "1.0.0"
 author: Ashlar contributors (@ashlar)
 description:
-  - Reads the hosts that other inventory sources brought before it, with their C(node_address) and C(node_classes), and a site file
-    that chooses a stack. Puts each host into a group for every component it carries and sets what the roles need to know.
-  - Everything is checked against everything before a host is touched. All that is wrong is said at once, with its place and its remedy.
+  - Reads the hosts of earlier inventory sources, with their C(node_address) and C(node_classes), and a site file
+    that chooses a stack. Adds each host to a group for every component it runs and sets the variables that the roles need.
+  - Everything is validated before a host is touched. All errors are reported at once, with their place and remedy.
   - A component that is not chosen is an empty group, so its play costs nothing, and C(ansible-inventory --graph) is the plan.
-  - Where the variable C(site_machines) of the group C(all) is C(pending), the site's machines are still to be made. The site file is checked all the same,
+  - Where the variable C(site_machines) of the group C(all) is C(pending), the site's machines don't exist yet. The site file is checked all the same,
     all groups are empty, and only the site's own variables are set (C(site_name), C(site_domain), C(site_stack), C(site_release), C(site_directory),
     C(site_credentials), C(site_checksums), C(site_networks)).
-  - A wrong site ends the program with exit code 4 and one message, whatever C(any_unparsed_is_failed) says.
+  - An invalid site ends the program with exit code 4 and one message, whatever C(any_unparsed_is_failed) says.
 notes:
   - Sources of an inventory folder are read in the order of their names, so the nodes come first with C(10-nodes.yml) and C(20-stack.yml).
   - Any inventory plugin may name the hosts. Where a format has no lists (INI), C(node_classes) may be text,
     as in V('["control", "worker"]') or V(control,worker).
-  - A host with an empty C(node_classes) is no node. It is in none of the plugin's groups, and no play of the collection's touches it.
+  - A host with an empty C(node_classes) is not a node. It is in none of the plugin's groups, and no play of the collection touches it.
   - The folders C(credentials), C(releases), C(stacks) and C(state) of a site are no inventory sources. The plugin claims the files in them,
     and Terraform's files, notes and what editors leave (C(#20-stack.yml#), C(*.bak), C(*.orig) ...) beside the site file, without reading them, since Ansible
     would otherwise take them for inventories.

@@ -21,7 +21,7 @@ author: Ashlar developers (@ashlar)
 description:
   - Reads C(roles/grafana/dashboards/*.yml) and C(dashboards/) beside the site file (C(.yml) in the same short form, C(.json) as Grafana exports it),
     leaves out what is about components that the site does not have, and gives all pages in one JSON object.
-  - M(ashlar.stack.observability) says whether they are right.
+  - M(ashlar.stack.observability) validates them.
 options:
   _terms:
     description: Names of components; by default those of the variable C(site_components).

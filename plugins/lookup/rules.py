@@ -20,7 +20,7 @@ author: Ashlar developers (@ashlar)
 description:
   - Reads C(roles/<component>/alerts/*.yml) of the site's components and C(alerts/*.yml) beside the site file, leaves out what is disabled, and gives
     one rule file for Prometheus.
-  - M(ashlar.stack.observability) says whether they are right.
+  - M(ashlar.stack.observability) validates them.
 options:
   _terms:
     description: Names of components; by default those of the variable C(site_components).

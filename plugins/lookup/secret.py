@@ -20,12 +20,12 @@ from ansible.plugins.lookup import LookupBase
 
 DOCUMENTATION = r"""
 name: secret
-short_description: A secret of the site, made on the controller when it is first asked for
+short_description: A secret of the site, generated on the controller at first use
 version_added: 1.0.0
 author: Ashlar developers (@ashlar)
 description:
-  - Reads C(credentials/<name>) of the site. A file that is not there is made, once, with what O(kind) says, mode 0600 in folders of mode 0700.
-  - Runs and hosts that ask at the same time get the same secret. A file encrypted by ansible-vault is opened with the run's vault secrets.
+  - Reads C(credentials/<name>) of the site. A missing file is created, once, with a secret of O(kind), mode 0600 in folders of mode 0700.
+  - Concurrent runs and hosts get the same secret. A file encrypted by ansible-vault is decrypted with the run's vault secrets.
   - To replace a secret, remove its file and run again.
 options:
   _terms:
@@ -35,7 +35,7 @@ options:
     required: true
   kind:
     description:
-      - What is made. V(uuid) is a random UUID, V(key32) 32 random bytes in base64, V(password) 32 random letters and digits.
+      - What to generate. V(uuid) is a random UUID, V(key32) 32 random bytes in base64, V(password) 32 random letters and digits.
     type: str
     choices: [uuid, key32, password]
     default: uuid
@@ -43,7 +43,7 @@ options:
     description: The site's folder for secrets; by default the variable C(site_credentials).
     type: path
 notes:
-  - In check mode nothing is written; a secret that is not there yet is a fixed text of the same shape then.
+  - In check mode nothing is written; a missing secret is a fixed text of the same format then.
 """
 
 EXAMPLES = r"""
@@ -53,7 +53,7 @@ gossip: "{{ lookup('ashlar.stack.secret', 'consul/gossip_key', kind='key32') }}"
 
 RETURN = r"""
 _raw:
-  description: The secrets, without a line's end.
+  description: The secrets, without a trailing newline.
   type: list
   elements: str
 """

@@ -6,22 +6,22 @@ from __future__ import annotations
 DOCUMENTATION = r"""
 ---
 module: artifact
-short_description: Puts artifacts of the store on hosts
+short_description: Installs artifacts from the store on hosts
 version_added: "1.0.0"
 author: Ashlar contributors (@ashlar)
 description:
-  - Brings the files of artifacts to C(/opt/ashlar/<artifact>/<version>/), verified by sha256, and then switches the link
-    C(/opt/ashlar/<artifact>/current) in one step. Earlier versions stay for a way back.
-  - What is lacking is uploaded once, to the artifact server (the first control node); the other hosts fetch it from there over TLS, each proving
-    itself by its certificate C(artifacts/node), which M(ashlar.stack.certificates) must have laid down before. A host that cannot fetch gets the files
+  - Copies the files of artifacts to C(/opt/ashlar/<artifact>/<version>/), verified by sha256, and then switches the link
+    C(/opt/ashlar/<artifact>/current) atomically. Earlier versions are kept for rollbacks.
+  - Missing files are uploaded once, to the artifact server (the first control node); the other hosts download them from there over mutual TLS with
+    their certificate C(artifacts/node), which M(ashlar.stack.certificates) must have installed before. A host that cannot download gets the files
     from the controller.
-  - The artifact server runs only while it is needed and ends by itself.
+  - The artifact server runs only while it is needed and stops by itself.
   - Files ending in C(.deb) are installed with dpkg when the package is missing or older; services are not started by that.
-  - Whether something is lacking is decided by what was recorded when it was laid down (size, mtime, mode), so that a run without changes is one quick call.
-  - A run that was interrupted continues when run again. No file appears under its final name before it is complete and verified.
+  - Whether something is missing is decided by what was recorded at installation (size, mtime, mode), so that a run without changes is one quick call.
+  - An interrupted run continues when repeated. No file appears under its final name before it is complete and verified.
 options:
   artifacts:
-    description: Names of the artifacts the host is to have; the variable C(node_artifacts).
+    description: Names of the artifacts to install; the variable C(node_artifacts).
     type: list
     elements: str
     required: true
@@ -42,25 +42,25 @@ options:
     type: int
     default: 9443
   idle_seconds:
-    description: The artifact server ends when nobody asked for anything for so long.
+    description: The artifact server stops after this time without requests, in seconds.
     type: int
     default: 300
   activate:
-    description: Whether C(current) is switched; V(false) only brings the files, ahead of an upgrade.
+    description: Whether to switch C(current); V(false) only distributes the files, ahead of an upgrade.
     type: bool
     default: true
   keep:
-    description: How many versions of an artifact stay, the one in use included. One that a process still runs from stays in any case.
+    description: Number of versions of an artifact to keep, including the one in use. One that a process still runs from is always kept.
     type: int
     default: 2
   prune:
     description:
-      - Whether artifacts that an earlier run laid down and that are not in O(artifacts) are removed. Packages stay installed,
+      - Whether to remove artifacts that an earlier run installed and that are not in O(artifacts). Packages stay installed,
         and so does an artifact that a process still runs from, until a later run.
     type: bool
     default: false
   verify:
-    description: Whether every file is hashed again, and replaced when it is damaged.
+    description: Whether to hash every file again and replace damaged ones.
     type: bool
     default: false
   root:
@@ -68,13 +68,13 @@ options:
     type: path
 attributes:
   check_mode:
-    description: Nothing is uploaded or written; what is lacking is reported.
+    description: Nothing is uploaded or written; missing artifacts are reported.
     support: full
   diff_mode:
     description: Shows which artifact changes from which version to which.
     support: full
 notes:
-  - The architecture and the distribution's codename are asked from the host by this module; facts need not be gathered.
+  - This module determines the host's architecture and codename itself; facts need not be gathered.
 """
 
 EXAMPLES = r"""
@@ -97,7 +97,7 @@ EXAMPLES = r"""
 
 RETURN = r"""
 artifacts:
-  description: What was laid down or switched, by artifact, with the version before and why.
+  description: What was installed or switched, by artifact, with the previous version and the reason.
   type: dict
   returned: always
   sample: {etcd: {from: 3.7.2, to: 3.7.3, reason: not there}}
@@ -114,7 +114,7 @@ source:
   type: str
   returned: always
 bytes:
-  description: How many bytes were lacking.
+  description: How many bytes were missing.
   type: int
   returned: always
 architecture:

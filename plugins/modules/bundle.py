@@ -6,13 +6,13 @@ from __future__ import annotations
 DOCUMENTATION = r"""
 ---
 module: bundle
-short_description: Writes one archive that installs a site without any network
+short_description: Writes one archive that installs an air-gapped site
 version_added: "1.0.0"
 author: Ashlar contributors (@ashlar)
 description:
   - Packs this collection, the wheels that its C(requirements.txt) pins and the store's files of a site into one archive.
-  - Unpacked on a machine without any network, its C(install.sh) makes the virtual environment and fills the store; then C(site.yml) runs as anywhere.
-  - Credentials never go into it.
+  - Unpacked on a machine without any network, its C(install.sh) creates the virtual environment and fills the store; then C(site.yml) runs as usual.
+  - It never contains credentials.
 options:
   path:
     description: The archive, ending in C(.tar.gz), C(.tar.zst) or C(.tar).
@@ -23,7 +23,7 @@ options:
     type: str
     required: true
   artifacts:
-    description: What it has to hold, as in M(ashlar.stack.store). The store must have all of it.
+    description: The artifacts to pack, as in M(ashlar.stack.store). The store must have them all.
     type: raw
     required: true
   architectures:
@@ -42,7 +42,7 @@ options:
     description: As in M(ashlar.stack.store).
     type: path
   wheels:
-    description: Whether to pack the wheels. They are for the Python and the machine that this runs on.
+    description: Whether to pack the wheels. They are for the Python version and architecture that this runs on.
     type: bool
     default: true
 attributes:

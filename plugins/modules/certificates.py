@@ -6,21 +6,21 @@ from __future__ import annotations
 DOCUMENTATION = r"""
 ---
 module: certificates
-short_description: Issues certificates from the site's authorities and lays them down
+short_description: Issues certificates from the site's CAs and installs them
 version_added: "1.0.0"
 author: Ashlar contributors (@ashlar)
 description:
-  - Issues on the controller whatever is missing or due from the site's certificate authorities, and lays it down on the host in one call.
-  - Certificates go to C(/etc/ashlar/pki/<component>/<name>.crt) and C(.key), the authorities a host trusts to C(/etc/ashlar/pki/ca/<authority>.crt).
-  - An authority (ECDSA P-256, ten years, path length 0) is made when it is first needed. Its key never leaves the controller,
-    but for one that is asked for as V(kind=signer).
-  - A certificate is issued again when its common name, organizations, names, addresses, usages or authority changed, when it expires soon, or when
+  - Issues missing or expiring certificates on the controller, from the site's CAs, and installs them on the host in one call.
+  - Certificates go to C(/etc/ashlar/pki/<component>/<name>.crt) and C(.key), the CAs a host trusts to C(/etc/ashlar/pki/ca/<authority>.crt).
+  - A CA (ECDSA P-256, ten years, path length 0) is created when it is first needed. Its key never leaves the controller,
+    except for one with V(kind=signer).
+  - A certificate is reissued when its common name, organizations, names, addresses, usages or CA changed, when it expires soon, or when
     its key does not match. Its key is kept.
-  - System users that own a key and do not exist yet are made, so that this can run before the component's own files are laid down.
-  - What an earlier run laid down and is no longer asked for is removed.
+  - Missing system users that own a key are created, so that this can run before the component's own files are installed.
+  - Certificates of an earlier run that are no longer needed are removed.
 options:
   certificates:
-    description: What is asked for; the variable C(node_certificates) has this shape.
+    description: The certificates; the variable C(node_certificates) has this format.
     type: list
     elements: dict
     default: []
@@ -37,15 +37,15 @@ options:
         description:
           - V(certificate) is a private key of this host and a certificate for it.
           - V(keypair) is an RSA key pair that all hosts share (service accounts), C(<name>.key) and C(<name>.pub).
-          - V(signer) is the O(certificates[].authority) itself with its key, for a component that signs in its name. Give it an authority of its own.
+          - V(signer) is the CA O(certificates[].authority) itself with its key, for a component that signs on its behalf. Use a separate CA for it.
         type: str
         choices: [certificate, keypair, signer]
         default: certificate
       authority:
-        description: The authority that signs; required but for V(kind=keypair).
+        description: The CA that signs; required except for V(kind=keypair).
         type: str
       usages:
-        description: What the certificate is good for.
+        description: Key usages.
         type: list
         elements: str
         choices: [server, client]
@@ -53,7 +53,7 @@ options:
         description: Common name of the subject; default the O(certificates[].name).
         type: str
       organizations:
-        description: Organizations of the subject; Kubernetes takes them as groups.
+        description: Organizations of the subject; groups in Kubernetes.
         type: list
         elements: str
       dns:
@@ -69,14 +69,14 @@ options:
         type: str
         default: root
   authorities:
-    description: Authorities the host trusts in addition to those of its own certificates.
+    description: CAs the host trusts in addition to those of its own certificates.
     type: list
     elements: str
     default: []
   destination:
     description:
-      - V(node) lays the certificates down on the host.
-      - V(controller) only issues them, into C(admin/<component>/) of O(credentials), for people and programs on the controller. No host is contacted.
+      - V(node) installs the certificates on the host.
+      - V(controller) only issues them, into C(admin/<component>/) of O(credentials), for users and programs on the controller. No host is contacted.
     type: str
     choices: [node, controller]
     default: node
@@ -85,7 +85,7 @@ options:
     type: dict
     suboptions:
       path:
-        description: Where to; default C(admin.kubeconfig) in O(credentials).
+        description: Its path; default C(admin.kubeconfig) in O(credentials).
         type: path
       certificate:
         description: C(component/name) of the certificate in it; default the first of O(certificates).
@@ -93,28 +93,28 @@ options:
       servers:
         description:
           - API servers, context name to URL. The first is the current context.
-          - By default one context C(<site>-<node>) a control node, port 6443.
+          - By default one context C(<site>-<node>) per control node, port 6443.
         type: dict
       server:
-        description: URL of a balanced address of the API; becomes the context named as the site, and the current one.
+        description: URL of a load-balanced address of the API; becomes the context named after the site, and the current one.
         type: str
   credentials:
     description: Folder on the controller; default the variable C(site_credentials).
     type: path
   days:
-    description: Days a new certificate lives.
+    description: Lifetime of new certificates, in days.
     type: int
     default: 365
   renew_before_days:
-    description: A certificate that lives no longer than this is issued again.
+    description: Certificates are renewed when they have no more than this left, in days.
     type: int
     default: 30
   rekey:
-    description: Whether every certificate is issued again with a new key.
+    description: Whether to reissue every certificate with a new key.
     type: bool
     default: false
   prune:
-    description: Whether what an earlier run laid down and is not in O(certificates) is removed.
+    description: Whether to remove certificates of an earlier run that are not in O(certificates).
     type: bool
     default: true
   root:
@@ -134,12 +134,12 @@ requirements:
 """
 
 EXAMPLES = r"""
-- name: Certificates are laid down
+- name: Certificates are installed
   ashlar.stack.certificates:
     certificates: "{{ node_certificates }}"
     authorities: "{{ node_authorities | default([]) }}"
 
-- name: One certificate is laid down, and no other is touched
+- name: One certificate is installed, and no other is touched
   ashlar.stack.certificates:
     prune: false
     certificates:
@@ -186,7 +186,7 @@ removed:
   elements: str
   returned: always
 users:
-  description: System users that were made.
+  description: System users that were created.
   type: list
   elements: str
   returned: always

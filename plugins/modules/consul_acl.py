@@ -5,15 +5,15 @@ from __future__ import annotations
 
 DOCUMENTATION = r"""
 module: consul_acl
-short_description: Makes the policies and tokens of a Consul catalogue equal to what is asked for, in one call
+short_description: Manages policies and tokens of Consul in one call
 version_added: 1.0.0
 author: Ashlar developers (@ashlar)
 description:
   - Talks to the agent of the host it runs on, by HTTPS with a client certificate and a management token, and waits within O(timeout) for a leader.
-  - Policies are called C(<owner>-<name>); policies and tokens are known by their description, which is owner, colon, space and name.
-    Those that are no longer asked for are removed, and nothing else is, but for management tokens that the servers' configuration named before.
-  - A token has the secret that it is given. One whose secret was replaced is made anew before the former is removed.
-  - It may be interrupted anywhere; the next call goes on.
+  - Policies are named C(<owner>-<name>); policies and tokens are identified by their description, which is owner, colon, space and name.
+    Only those that are no longer wanted are removed, and management tokens from earlier configurations of the servers.
+  - A token has the given secret. When that changes, a new token is created before the old one is removed.
+  - It may be interrupted at any point; the next call continues.
 options:
   address:
     description: The agent's address.
@@ -24,7 +24,7 @@ options:
     type: str
     required: true
   authority:
-    description: File of the authority that signed the agent's certificate.
+    description: Certificate of the CA that signed the agent's certificate.
     type: path
     default: /etc/ashlar/pki/ca/consul.crt
   certificate:
@@ -36,11 +36,11 @@ options:
     type: path
     default: /etc/ashlar/pki/consul/client.key
   owner:
-    description: In whose name policies and tokens are kept. Those of others are left alone.
+    description: Owner of the policies and tokens. Those of others are left alone.
     type: str
     default: ashlar
   policies:
-    description: Name to rules, in Consul's language for policies.
+    description: Name to rules, in Consul's policy language.
     type: dict
     default: {}
   tokens:
@@ -52,12 +52,12 @@ options:
     type: dict
     default: {}
   datacenter:
-    description: Where the nodes of O(agents) are.
+    description: The datacenter of the nodes in O(agents).
     type: str
   agent_token:
     description:
-      - Gives the agent this token as its own, and does nothing else. It then registers its node at once instead of half a minute later,
-        when its token was made after it had been started.
+      - Sets the agent's own token, and does nothing else. An agent that was started before its token existed then registers its node at once
+        instead of half a minute later.
     type: str
   servers:
     description: Name to address of the servers. When there is no leader, those that this host cannot reach are named.
@@ -68,11 +68,11 @@ options:
     type: int
     default: 60
 notes:
-  - Supports check mode and diff; secrets never appear. Where Consul is still to come, check mode says so and does not fail.
+  - Supports check mode and diff; secrets are never shown. If Consul is not running yet, check mode says so and does not fail.
 """
 
 EXAMPLES = r"""
-- name: The edge may read the catalogue
+- name: The edge may read the catalog
   ashlar.stack.consul_acl:
     token: "{{ lookup('ashlar.stack.secret', 'consul/tokens/management') }}"
     policies:

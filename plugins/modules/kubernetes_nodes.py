@@ -5,14 +5,14 @@ from __future__ import annotations
 
 DOCUMENTATION = r"""
 module: kubernetes_nodes
-short_description: Labels and taints the nodes of a cluster, waits until all are Ready, and applies what runs on them
+short_description: Labels and taints the nodes of a cluster, waits until all are Ready, and applies workloads
 version_added: 1.0.0
 author: Ashlar developers (@ashlar)
 description:
   - Runs on the controller and reads all nodes in one request. A node gets its labels and taints as soon as it has registered.
   - Roles are labels under C(node-role.kubernetes.io/), which a kubelet may not set on itself.
   - Labels and taints that others have set are left alone. Those that this module has set are remembered in the node's annotation
-    C(ashlar.io/applied), and removed when they are no longer asked for.
+    C(ashlar.io/applied), and removed when they are no longer wanted.
   - O(workloads) are applied once every node is Ready, so that their replicas are spread over all nodes from the start.
 extends_documentation_fragment: [kubernetes.core.k8s_auth_options]
 options:

@@ -6,15 +6,15 @@ from __future__ import annotations
 DOCUMENTATION = r"""
 ---
 module: machines
-short_description: Makes and unmakes the machines of a site
+short_description: Creates and destroys the machines of a site
 version_added: "1.0.0"
 author: Ashlar contributors (@ashlar)
 description:
   - Plans and applies, with OpenTofu or Terraform, the roots that the site's node files C(*terraform.yml) name (the plugin
-    P(ashlar.stack.terraform#inventory)), shows first what would change, and applies exactly the plan that was shown.
-  - A plan that ends or replaces machines, or removes volumes, is refused unless that is allowed.
+    P(ashlar.stack.terraform#inventory)), shows the plan first, and applies exactly that plan.
+  - A plan that destroys or replaces machines, or removes volumes, is refused unless that is allowed.
   - Then waits until every machine answers by SSH and its cloud-init is done, with its host key checked.
-  - The root's variable C(site_folder) is set to the site's folder, if it has one and nobody sets it otherwise. A workspace that isn't there yet is made.
+  - The root's variable C(site_folder) is set to the site's folder, if it has one and nothing else sets it. Missing workspaces are created.
 options:
   site:
     description: The site's folder.
@@ -22,19 +22,18 @@ options:
     required: true
   state:
     description:
-      - With V(present), the machines are as the roots say. The site's SSH key is made where it has none.
-      - With V(answering), the machines of the inventory answer and are ready. Refresh the inventory before, when machines were made.
-      - With V(absent), nothing of the roots is left, and what the site remembers of its machines is forgotten, their host keys and what was
-        installed on them.
+      - V(present) applies the roots. The site's SSH key is created if missing.
+      - V(answering) waits until the machines of the inventory answer and are ready. Refresh the inventory first, if machines were created.
+      - V(absent) destroys everything in the roots, and the site's records of its machines, their host keys and what was installed on them.
     type: str
     choices: [present, answering, absent]
     default: present
   allow_destroy:
-    description: Whether a plan may end and replace machines and remove volumes.
+    description: Whether a plan may destroy and replace machines and remove volumes.
     type: bool
     default: false
   show:
-    description: Whether the plan is shown with O(state=absent). False where it was shown just before.
+    description: Whether to show the plan with O(state=absent). False if it was just shown.
     type: bool
     default: true
   timeout_seconds:
@@ -42,15 +41,15 @@ options:
     type: int
 attributes:
   check_mode:
-    description: The plan is shown and nothing is applied. The site's SSH key is made nevertheless, since a root can't be planned without it.
+    description: The plan is shown and nothing is applied. The site's SSH key is created all the same, since a root can't be planned without it.
     support: full
   diff_mode:
     description: The plan is always shown.
     support: none
 notes:
   - Runs on the controller, once a play.
-  - A host key is taken from the machine's C(ssh_host_keys) where its maker knows it. Otherwise the first one seen is trusted, and the run says so.
-    It is dropped when the machine has another C(id), and a key that changes without that is an error.
+  - Host keys come from the machine's C(ssh_host_keys), if known. Otherwise the first one seen is trusted, and the run says so.
+    A key is dropped when the machine's C(id) changes; a key that changes without that is an error.
 requirements:
   - python-terraform >= 0.10.1, and OpenTofu or Terraform >= 1.6
 seealso:
@@ -59,7 +58,7 @@ seealso:
 """
 
 EXAMPLES = r"""
-- name: The machines are there
+- name: The machines exist
   ashlar.stack.machines:
     site: "{{ site_directory }}"
 
@@ -75,7 +74,7 @@ EXAMPLES = r"""
 
 RETURN = r"""
 roots:
-  description: What was done, or in check mode would be, root by root.
+  description: What was done, or in check mode would be done, by root.
   returned: when O(state) is V(present) or V(absent)
   type: list
   elements: dict
@@ -87,10 +86,10 @@ roots:
       type: list
       elements: dict
       returned: always
-    made: {description: Machines that were not there before., type: list, elements: str, returned: when O(state=present)}
-    ended: {description: Machines that are no more., type: list, elements: str, returned: always}
-    replaced: {description: Machines that were ended and made anew., type: list, elements: str, returned: when O(state=present)}
-    lost: {description: Machines that were gone already and were made anew., type: list, elements: str, returned: when O(state=present)}
+    made: {description: Machines that were created., type: list, elements: str, returned: when O(state=present)}
+    ended: {description: Machines that were destroyed., type: list, elements: str, returned: always}
+    replaced: {description: Machines that were replaced., type: list, elements: str, returned: when O(state=present)}
+    lost: {description: Machines that were gone already and were recreated., type: list, elements: str, returned: when O(state=present)}
 key:
   description: The site's SSH key.
   returned: when O(state=present)

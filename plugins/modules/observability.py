@@ -6,19 +6,19 @@ from __future__ import annotations
 DOCUMENTATION = r"""
 ---
 module: observability
-short_description: Checks what a site watches before any host is touched
+short_description: Validates a site's monitoring before any host is touched
 version_added: "1.0.0"
 author: Ashlar contributors (@ashlar)
 description:
-  - For V(prometheus), every rule file of the site's components and of the site itself is read. A rule must parse, an alert must have a severity, a
-    summary, a remedy and a name that no other has; names of O(ignore:prometheus_alerts_disabled) must exist.
-  - For V(alertmanager), every receiver must be able to tell somebody, and every route must lead to a receiver.
-  - For V(grafana), every dashboard asks a data source that Grafana will have, by queries that Prometheus takes and with variables that its page has.
-  - The component's options are held against the limits of its manifest, and its configuration, as its first host will have it, is given to promtool
-    or amtool of the site's version, out of the store.
+  - For V(prometheus), reads every rule file of the site's components and of the site itself. Rules must parse; alerts must have a severity, a
+    summary, a remedy and a unique name; names in O(ignore:prometheus_alerts_disabled) must exist.
+  - For V(alertmanager), every receiver must have a notifier, and every route must lead to a receiver.
+  - For V(grafana), every dashboard must use data sources that Grafana will have, queries that Prometheus accepts and variables that the page defines.
+  - The component's options are checked against the limits in its manifest, and its configuration for its first host is checked by promtool
+    or amtool of the site's version, from the store.
 options:
   component:
-    description: Whose settings are checked.
+    description: The component whose settings are checked.
     type: str
     choices: [prometheus, alertmanager, grafana]
     required: true
@@ -38,7 +38,7 @@ seealso:
 """
 
 EXAMPLES = r"""
-- name: What Prometheus shall do is right
+- name: Prometheus' configuration and rules are valid
   ashlar.stack.observability:
     component: prometheus
   run_once: true
@@ -46,7 +46,7 @@ EXAMPLES = r"""
 
 RETURN = r"""
 checked:
-  description: The component whose settings are right.
+  description: The component whose settings are valid.
   type: str
   returned: success
   sample: prometheus

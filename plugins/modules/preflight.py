@@ -3,12 +3,12 @@ from __future__ import annotations
 
 DOCUMENTATION = r"""
 module: preflight
-short_description: Checks in one call whether a host can carry its components
+short_description: Checks in one call whether a host meets the requirements of its components
 version_added: 0.1.0
 author: Ashlar contributors
 description:
-  - Runs every check of a host, gathers the few facts that roles decide by, and fails once with all problems and what to do about each.
-  - It takes the place of gathering facts. Nothing on the host is changed, ever.
+  - Runs every check of a host, gathers the few facts that roles need, and fails once with all problems and what to do about each.
+  - It replaces the gathering of facts. Nothing on the host is ever changed.
   - In the same call it surveys what earlier runs installed. Registered as C(base_survey), it lets later tasks of M(ashlar.stack.tree),
     M(ashlar.stack.certificates) and M(ashlar.stack.artifact) that ask for exactly what is intact do without a call of their own. The first
     change of a host ends this for that host, since anything else on it may feel the change.
@@ -30,7 +30,7 @@ options:
     elements: str
     default: []
   min_cpus:
-    description: Node class to the number of CPUs it needs; the greatest of the host's classes counts.
+    description: Node class to the number of CPUs it needs; the highest value of the host's classes applies.
     type: dict
     default: {}
   min_memory_mb:
@@ -50,7 +50,7 @@ options:
     type: str
     default: /var/lib
   kernel_features:
-    description: What the kernel must have, built in or loadable.
+    description: Required kernel features, built in or loadable.
     type: list
     elements: str
     choices: [overlay, veth, bridge, br_netfilter, vxlan, nf_tables, nf_conntrack]
@@ -58,7 +58,7 @@ options:
   ports:
     description:
       - Ports that components will listen on, each with C(component), C(name), C(port) (a number or C(first-last)) and C(protocol).
-      - One that is held by a process of another origin is a problem; inside of a range it is a warning.
+      - A port in use by a foreign process is a problem; inside of a range it is a warning.
     type: list
     elements: dict
     default: []
@@ -73,7 +73,7 @@ options:
     type: int
     default: 8
   peer_timeout_seconds:
-    description: How long to wait for all peers together.
+    description: Time limit for reaching all peers, in seconds.
     type: float
     default: 3
   networks:
@@ -82,12 +82,12 @@ options:
       - Default are C(pods) and C(services) of the site's networks.
     type: dict
   max_clock_skew_seconds:
-    description: How far the host's clock may be from the controller's.
+    description: Maximum difference between the host's clock and the controller's, in seconds.
     type: float
     default: 2
   admin_networks:
     description:
-      - Networks from which the firewall will let SSH in. When given, whoever runs this must come from one of them or from a node.
+      - Networks from which the firewall will allow SSH. When given, this run must come from one of them or from a node.
     type: list
     elements: str
   users:
@@ -102,13 +102,13 @@ options:
     choices: [containerd, docker]
     default: []
   skip:
-    description: Names of checks that are not made.
+    description: Names of checks to skip.
     type: list
     elements: str
     default: []
 attributes:
   check_mode:
-    description: It only looks, so that check mode does the same.
+    description: It changes nothing, so check mode does the same.
     support: full
   diff_mode:
     description: There is nothing to show.
@@ -116,7 +116,7 @@ attributes:
 """
 
 EXAMPLES = r"""
-- name: The host can carry its components
+- name: The host meets the requirements of its components
   ashlar.stack.preflight:
     address: "{{ node_address }}"
     classes: "{{ node_classes }}"
@@ -128,7 +128,7 @@ EXAMPLES = r"""
 
 RETURN = r"""
 problems:
-  description: What is wrong; empty on a good host.
+  description: The problems found.
   returned: always
   type: list
   elements: dict
@@ -149,7 +149,7 @@ survey:
       description: The artifacts that are in use and as recorded, and the host's platform.
       type: dict
 ansible_facts:
-  description: Facts that roles decide by.
+  description: Facts that roles need.
   returned: always
   type: dict
   contains:
@@ -186,7 +186,7 @@ ansible_facts:
       type: bool
       returned: always
     node_can_lower_oom_score_adj:
-      description: Whether units can be given CAP_SYS_RESOURCE.
+      description: Whether units can get CAP_SYS_RESOURCE.
       type: bool
       returned: always
     node_sysctl_writable:
@@ -198,7 +198,7 @@ ansible_facts:
       type: str
       returned: always
     node_ssh_port:
-      description: The port of the SSH server that this came in by, 22 when it came by another way.
+      description: The port of the SSH server that this run connected to, 22 for other connections.
       type: int
       returned: always
     node_interface:

@@ -5,26 +5,26 @@ from __future__ import annotations
 
 DOCUMENTATION = r"""
 module: ready
-short_description: Waits until all health checks of a host are good, and says what is wrong when they do not become so
+short_description: Waits until all health checks of a host pass, and explains why if they do not
 version_added: 1.0.0
 author: Ashlar developers (@ashlar)
 description:
-  - Asks all checks at the same time, every 0.2 to 1 seconds, until all of them are good.
-  - A check that was good early is asked once more at the end, so that all are good together.
+  - Runs all checks in parallel, every 0.2 to 1 seconds, until all of them pass.
+  - A check that passed early is repeated at the end, so that all pass together.
   - It gives up before O(timeout) when waiting cannot help, because the unit behind a check does not exist, is masked, stays failed, or keeps
-    ending for a reason that is known to be fatal (a program that must not be executed, a full disk, a taken port, an expired certificate).
-  - On failure the message names each check that is not good, what was seen last, the state of its unit, the cause if its log tells of a known
-    failure, its warnings and errors (what looks like a secret is hidden) and what to do.
+    failing for a reason that is known to be fatal (a program that must not be executed, a full disk, a port in use, an expired certificate).
+  - On failure the message has each failed check, its last result, the state of its unit, the cause if its log shows a known
+    failure, its warnings and errors (apparent secrets are masked) and what to do.
 options:
   checks:
     description:
-      - What to ask. Each check has exactly one of C(unit), C(tcp), C(url) and C(command).
+      - The checks. Each has exactly one of C(unit), C(tcp), C(url) and C(command).
     type: list
     elements: dict
     required: true
     suboptions:
       name:
-        description: How the check is called, a short sentence.
+        description: Name of the check, a short sentence.
         type: str
       component:
         description: The component it belongs to.
@@ -32,23 +32,23 @@ options:
       unit:
         description:
           - A systemd unit that is active and stays so. A unit that is restarted while it is waited for must then stay active for 5 seconds.
-          - A one-shot service that does not remain is good when it is over and has not failed.
+          - A one-shot service without RemainAfterExit passes when it has finished and has not failed.
         type: str
       tcp:
         description: An address and port that accepts a connection.
         type: str
       url:
-        description: An address that answers a GET. Proxies are not used and redirects not followed.
+        description: A URL that answers a GET. Proxies are not used and redirects not followed.
         type: str
       command:
-        description: Program and arguments that end with exit code 0.
+        description: Program and arguments that exit with 0.
         type: list
         elements: str
       contains:
         description: Text that the body, or what the program prints, must contain.
         type: str
       status:
-        description: HTTP status codes that are good.
+        description: HTTP status codes that pass.
         type: list
         elements: int
         default: [200]
@@ -59,26 +59,26 @@ options:
         description: Client certificate to show, C(component/name) below C(/etc/ashlar/pki).
         type: str
       connect:
-        description: Address and port at which O(checks[].url) is asked, instead of those its name resolves to.
+        description: Address and port to connect to, instead of those that the name in O(checks[].url) resolves to.
         type: str
       log_unit:
         description: The unit whose log is shown on failure. By default its own O(checks[].unit), or the first unit of its component.
         type: str
       remedy:
-        description: A sentence that says what to do when the check is not good and the log tells of no known failure.
+        description: A sentence that says what to do when the check fails and the log shows no known failure.
         type: str
       failures:
         description:
-          - Failures by which the unit is known to fail, besides those that any program may have. The first whose C(log) is found counts.
+          - Known failures of the unit, in addition to those of any program. The first whose C(log) matches applies.
         type: list
         elements: dict
         suboptions:
           log:
-            description: Regular expression that is searched in each line of the unit's log.
+            description: Regular expression to search for in each line of the unit's log.
             type: str
             required: true
           cause:
-            description: What is wrong, in words. C({name}) is what the group of that name in C(log) has found.
+            description: What is wrong, in words. C({name}) is replaced by the match of the group of that name in C(log).
             type: str
             required: true
           remedy:
@@ -86,20 +86,20 @@ options:
             type: str
             required: true
           fatal:
-            description: Whether waiting for a unit that keeps ending so is no use.
+            description: Whether waiting will not help a unit that keeps failing like this.
             type: bool
             default: true
   timeout:
-    description: Seconds to wait at most.
+    description: Maximum time to wait, in seconds.
     type: int
     default: 120
 notes:
-  - Supports check mode. Each check is then asked once and the module does not fail.
+  - Supports check mode. Each check is then run once and the module does not fail.
   - Nothing is changed on the host.
 """
 
 EXAMPLES = r"""
-- name: Every health check of this node is good
+- name: Every health check of this node passes
   ashlar.stack.ready:
     checks: "{{ node_health }}"
     timeout: 120
@@ -119,13 +119,13 @@ EXAMPLES = r"""
 
 RETURN = r"""
 checks:
-  description: Every check, whether it is good and after how many seconds it became so.
+  description: Every check, whether it passes, and after how many seconds.
   type: list
   returned: always
   elements: dict
   sample: [{component: etcd, name: etcd runs, ready: true, seconds: 1.4, seen: etcd.service is active (running)}]
 not_ready:
-  description: The checks that are not good, with what was seen last, the unit's state, the cause if known, warnings and errors of its log, and the remedy.
+  description: The failed checks, with their last result, the unit's state, the cause if known, warnings and errors of its log, and the remedy.
   type: list
   returned: always
   elements: dict

@@ -6,22 +6,21 @@ from __future__ import annotations
 DOCUMENTATION = r"""
 ---
 module: store
-short_description: Sees that the controller's store holds artifacts
+short_description: Ensures that the controller's store holds artifacts
 version_added: "1.0.0"
 author: Ashlar contributors (@ashlar)
 description:
   - Obtains every artifact that is missing from the store of the controller. Nothing is sent to hosts; M(ashlar.stack.artifact) does that.
-  - Each artifact's sources are asked in order. One that cannot be reached falls through to the next with a line that says so;
-    bytes that are not what was recorded stop the run.
-  - A server gets a few seconds to accept a connection, once a run. Proxies and certificate authorities are those of the environment,
+  - Each artifact's sources are tried in order. If one cannot be reached, a line says so and the next is tried; a wrong checksum stops the run.
+  - A server has a few seconds to accept a connection, once per run. Proxies and CAs are those of the environment,
     E(https_proxy), E(http_proxy), E(no_proxy), E(SSL_CERT_FILE), E(SSL_CERT_DIR), E(REQUESTS_CA_BUNDLE) and E(CURL_CA_BUNDLE).
-  - Downloads come several at once and are resumed after an interrupt. Builds from source come one after another.
-  - Several runs and checkouts may share a store. Whoever comes second waits for what the first is obtaining.
-  - Does nothing in well under half a second when nothing is missing.
+  - Several downloads run in parallel and are resumed after an interruption. Two builds from source run at a time.
+  - Several runs and checkouts may share a store. A run waits for what another one is obtaining.
+  - Takes well under half a second when nothing is missing.
 options:
   artifacts:
     description:
-      - What the store shall hold, a mapping of names to versions (such as the variable C(artifact_versions)) or a list of C({name, version}).
+      - The artifacts, a mapping of names to versions (such as the variable C(artifact_versions)) or a list of C({name, version}).
     type: raw
     required: true
   architectures:
@@ -36,19 +35,19 @@ options:
     elements: str
   sources:
     description:
-      - Kinds of sources that may be asked, V(mirror), V(upstream), V(go), V(package), in this order.
+      - Kinds of sources to try, V(mirror), V(upstream), V(go), V(package), in this order.
         Default the variable C(artifacts_sources), then all of them, each artifact in the order of its C(artifact.yml).
     type: list
     elements: str
   mirror:
     description:
-      - Address of the operator's mirror. Any web server that serves another store's directory is one; so is a tree
+      - URL of the operator's mirror. Any web server that serves another store's directory will do; so will a tree
         C(<name>/<version>/<architecture>/<file>) of files whose checksums are recorded. Default the variable C(artifacts_mirror).
     type: str
   checksums:
     description:
-      - Which checksums of publishers' downloads are accepted. V(published), the catalogue's, else those of the publisher's own checksum file;
-        they are written to O(lock) at first use and must hold from then on. V(pinned), only the catalogue's.
+      - Which checksums of downloads are accepted. V(published), recorded ones, else those in the publisher's own checksum file,
+        which are written to O(lock) at first use and are binding from then on. V(pinned), only recorded ones.
         Default the variable C(site_checksums), then V(published).
     type: str
     choices: [published, pinned]
@@ -58,7 +57,7 @@ options:
     type: path
   catalogues:
     description:
-      - Directories that describe artifacts, asked before the collection's own C(artifacts/). Default the variable C(artifacts_catalogues).
+      - Directories that describe artifacts, searched before the collection's own C(artifacts/). Default the variable C(artifacts_catalogues).
     type: list
     elements: path
   store:
@@ -66,23 +65,23 @@ options:
     type: path
   keep_caches:
     description:
-      - Keep the caches of builds after the store has everything, for who builds often. They take up to 10 GiB.
+      - Whether to keep the build caches when the store is complete, for frequent builds. They take up to 10 GiB.
         Default the variable C(artifacts_keep_caches), then V(false).
     type: bool
   record:
     description:
-      - Record checksums in C(artifacts/<name>/<version>/SHA256SUMS), of what upstream serves and of what was built reproducibly.
-      - For who maintains the catalogue. Compare what was recorded of upstream with what the publisher says before committing it.
+      - Whether to record checksums of downloads and reproducible builds in C(artifacts/<name>/<version>/SHA256SUMS).
+      - For maintainers of artifacts. Compare recorded checksums of downloads with the publisher's before committing them.
     type: bool
     default: false
   verify:
-    description: Read every blob of the store and obtain again what is damaged.
+    description: Whether to verify every blob of the store and replace damaged ones.
     type: bool
     default: false
   collect:
     description:
-      - What to remove afterwards. V(blobs), what no artifact of the store refers to. V(artifacts), also every artifact not asked for
-        here; other sites that share the store then obtain theirs again.
+      - What to remove afterwards. V(blobs), blobs that no artifact of the store refers to. V(artifacts), also every artifact not in O(artifacts);
+        other sites that share the store then have to obtain theirs again.
     type: str
     choices: [nothing, blobs, artifacts]
     default: nothing
@@ -112,7 +111,7 @@ EXAMPLES = r"""
 
 RETURN = r"""
 contents:
-  description: Every artifact asked for; in check mode those that are missing have the sources that would be asked.
+  description: Every artifact; in check mode missing ones have the sources that would be tried.
   returned: success
   type: list
   elements: dict
@@ -125,7 +124,7 @@ contents:
     seconds: {description: How long that took., type: float, returned: always}
     files: {description: How many files it is., type: int, returned: always}
     size: {description: Their bytes., type: int, returned: always}
-    sources: {description: The sources that would be asked., type: list, elements: str, returned: in check mode, when it is missing}
+    sources: {description: The sources that would be tried., type: list, elements: str, returned: in check mode, when it is missing}
 damaged:
   description: Blobs that were damaged, when O(verify=true).
   returned: success

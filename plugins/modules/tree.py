@@ -5,37 +5,37 @@ from __future__ import annotations
 
 DOCUMENTATION = r"""
 module: tree
-short_description: Lays a folder of templates down on a host, whole, and keeps the units that use it running with it
+short_description: Installs a folder of templates on a host and restarts the units that use it when it changes
 version_added: 1.0.0
 author: Ashlar developers (@ashlar)
 description:
   - Renders a whole folder of templates on the controller and sends it as one bundle. Paths below the folder are paths of the host.
   - Files ending in C(.j2) are rendered with the task's variables as M(ansible.builtin.template) does (C(trim_blocks), the newline at the
     end is kept) and lose that suffix; all others are copied as they are, binary files too.
-  - A template that renders to nothing but white space is not laid down, which is how a role leaves out an optional file.
-  - Files and folders whose name begins with C(_) at the top of the folder are not laid down; they are for C(include) and C(import).
-  - What differs is written atomically, after O(validate) accepted it. Files that the tree laid down before and no longer has are removed,
+  - A template that renders to white space only is not installed, which is how a role leaves out an optional file.
+  - Files and folders whose name begins with C(_) at the top of the folder are not installed; they are for C(include) and C(import).
+  - Changed files are written atomically, after O(validate) accepted them. Files that the tree installed before and no longer has are removed,
     and nothing else is.
-  - After the survey of M(ashlar.stack.preflight), a tree that is intact and of which the very same is asked is not sent to its host again.
-  - A restart is state. What each unit of O(units) was last started with is remembered by digest, and the unit is restarted when that
-    differs, so a run that was interrupted anywhere is made good by the next.
-  - Some places act by themselves when written. C(/etc/sysusers.d) creates users before owners are set, C(/etc/tmpfiles.d) creates what it
+  - After the survey of M(ashlar.stack.preflight), a tree that is intact and unchanged is not sent to its host again.
+  - A restart is state. What each unit of O(units) was last started with is recorded by digest, and the unit is restarted when that
+    differs, so a run that was interrupted anywhere is completed by the next.
+  - Some paths take effect when written. C(/etc/sysusers.d) creates users before owners are set, C(/etc/tmpfiles.d) creates what it
     describes, C(/etc/modules-load.d) loads modules and C(/etc/sysctl.d) sets kernel settings (what a container cannot do is a warning),
     C(/etc/systemd/system) reloads systemd.
 options:
   name:
     description:
-      - Name of the tree, under which it is remembered in C(/var/lib/ashlar/trees). One name, one task.
+      - Name of the tree, under which it is recorded in C(/var/lib/ashlar/trees). One name, one task.
     type: str
     required: true
   source:
     description:
       - Folder on the controller; relative to the role, or to the playbook where there is none.
-      - By default the role's C(templates); a role without that folder lays down O(directories), O(links) and O(units) alone.
+      - By default the role's C(templates); a role without that folder manages O(directories), O(links) and O(units) only.
     type: path
   state:
     description:
-      - V(absent) stops and disables the tree's units and removes everything it laid down.
+      - V(absent) stops and disables the tree's units and removes everything it installed.
     type: str
     choices: [present, absent]
     default: present
@@ -64,8 +64,8 @@ options:
         type: str
   directories:
     description:
-      - Folders that shall be there. Folders that files need are made by themselves, owned by root with mode 0755.
-      - A folder that this tree made and no longer needs is removed when it is empty.
+      - Folders to create. Folders that files need are created by themselves, owned by root with mode 0755.
+      - A folder that this tree created and no longer needs is removed when it is empty.
     type: list
     elements: dict
     default: []
@@ -88,7 +88,7 @@ options:
         default: "0755"
   links:
     description:
-      - Symbolic links that shall be there.
+      - Symbolic links to create.
     type: list
     elements: dict
     default: []
@@ -122,8 +122,8 @@ options:
   units:
     description:
       - systemd units that use the tree. They are started without waiting; M(ashlar.stack.ready) waits.
-      - A unit that runs already when it is first named here is restarted once, for it is not known what it was started with.
-      - A one-shot service that does not remain is run once for what it depends on.
+      - A unit that runs already when it is first named here is restarted once, since it is unknown what it was started with.
+      - A one-shot service without RemainAfterExit is run once for each change of what it depends on.
       - A unit whose unit file leaves the tree is stopped and disabled first.
     type: list
     elements: dict
@@ -134,7 +134,7 @@ options:
         type: str
         required: true
       state:
-        description: V(stopped) and V(absent) wait until it has stopped. V(absent) disables it, too; it may be unknown to systemd.
+        description: V(stopped) and V(absent) wait until it has stopped. V(absent) disables it as well; it may be unknown to systemd.
         type: str
         choices: [started, stopped, masked, absent]
         default: started
@@ -144,13 +144,13 @@ options:
       files:
         description:
           - Globs of files of the tree whose change restarts the unit. The unit's own unit file and drop-ins always do.
-          - By default all of the tree but what lies in C(/etc/systemd/system) for other units and in the places that act by themselves; for
+          - By default all of the tree except other units' files in C(/etc/systemd/system) and paths that take effect when written; for
             units other than services only their own.
         type: list
         elements: str
       watch:
         description:
-          - Globs of files outside the tree whose change restarts the unit. A link counts with its target and what the target file holds; a
+          - Globs of files outside the tree whose change restarts the unit. A link counts with its target and the target file's content; a
             link to a folder with its target alone; a folder with all files below it.
         type: list
         elements: str
@@ -162,27 +162,27 @@ options:
         default: []
   root:
     description:
-      - Folder that is taken for the host's C(/). With another than C(/) only files are laid down and nothing of the running host is touched
+      - Folder to use as C(/). With any other than C(/) only files are installed and nothing of the running host is touched
         (for images and tests); owners are those of the running host.
     type: path
     default: /
   bundle:
     description:
-      - The files, packed by the action plugin from O(source). Not to be given.
+      - The files, packed by the action plugin from O(source). Do not set it.
     type: str
   fingerprint:
     description:
-      - Of everything that is asked, made by the action plugin for the survey of M(ashlar.stack.preflight). Not to be given.
+      - A digest of the task, computed by the action plugin for the survey of M(ashlar.stack.preflight). Do not set it.
     type: str
 notes:
   - Supports check mode (everything is computed, nothing is touched) and diff.
   - A destination that is a symbolic link is itself replaced. On the way there only links owned by root are followed.
   - Files that are removed from C(/etc/sysctl.d), C(/etc/modules-load.d), C(/etc/sysusers.d) and C(/etc/tmpfiles.d) do not undo what they did.
-  - Where SELinux is on, new files get the labels of their places if C(restorecon) is installed.
+  - With SELinux, new files get their default labels if C(restorecon) is installed.
 """
 
 EXAMPLES = r"""
-- name: Etcd is laid down and started
+- name: Etcd is installed and started
   ashlar.stack.tree:
     name: etcd
     files:

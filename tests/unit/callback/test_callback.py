@@ -23,7 +23,7 @@ PLAYBOOK = """
   hosts: n1:n2
   gather_facts: false
   tasks:
-    - name: Something is laid down
+    - name: Something is installed
       ansible.builtin.debug: {msg: shown text}
       changed_when: inventory_hostname == 'n1'
     - name: A secret passes
@@ -74,7 +74,7 @@ def test_a_good_run_ends_with_the_page_and_tells_machines_its_numbers(command: l
     done = subprocess.run(command, env=environment(ASHLAR_TIMINGS=str(timings)), capture_output=True, text=True, check=False)
     assert (done.returncode, done.stderr) == (0, "")
     assert re.search(r"^base\n    n1: shown text\n    n2: shown text\n  hosts +2 hosts +1 changed", done.stdout, re.MULTILINE)
-    assert "    ~ Something is laid down (n1)\n" in done.stdout
+    assert "    ~ Something is installed (n1)\n" in done.stdout
     assert "  etcd                     2 hosts     ok" in done.stdout
     assert "nobody" not in done.stdout
     assert "\nPlatform\n  API endpoint  https://10.0.0.1:6443\n" in done.stdout

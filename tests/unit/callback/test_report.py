@@ -32,10 +32,10 @@ from ansible_collections.ashlar.stack.plugins.plugin_utils.report import (
 
 
 def a_play() -> Play:
-    laid_down = Task("coordination | etcd", "Etcd is laid down and started", 0.0, 1.25, {"n1": 1.2, "n2": 0.9, "n3": 1.0})
-    laid_down.changes = {"n1": "wrote /etc/etcd/etcd.env; restarted etcd.service", "n2": "", "n3": ""}
+    installed = Task("coordination | etcd", "Etcd is installed and started", 0.0, 1.25, {"n1": 1.2, "n2": 0.9, "n3": 1.0})
+    installed.changes = {"n1": "wrote /etc/etcd/etcd.env; restarted etcd.service", "n2": "", "n3": ""}
     valid = Task("coordination | etcd", "The role's variables are valid", 0.0, 0.01, {"n1": 0.0, "n2": 0.0, "n3": 0.0})
-    return Play("coordination | etcd", 0.0, 1.3, [valid, laid_down])
+    return Play("coordination | etcd", 0.0, 1.3, [valid, installed])
 
 
 @pytest.mark.parametrize(
@@ -66,9 +66,9 @@ def test_a_play_is_one_line_with_its_outcome() -> None:
 
 def test_hosts_on_which_the_same_changed_are_told_together() -> None:
     assert change_lines(a_play(), plain) == [
-        "    ~ Etcd is laid down and started (n1)",
+        "    ~ Etcd is installed and started (n1)",
         "      wrote /etc/etcd/etcd.env; restarted etcd.service",
-        "    ~ Etcd is laid down and started (n2, n3)",
+        "    ~ Etcd is installed and started (n2, n3)",
     ]
 
 
@@ -249,7 +249,7 @@ def test_figures_name_the_slowest_tasks_and_who_changed() -> None:
         "  changed     n1 2",
         "",
         "Slowest tasks",
-        "         1.2 s  coordination | etcd: Etcd is laid down and started",
+        "         1.2 s  coordination | etcd: Etcd is installed and started",
     ]
     assert "  changed     nothing" in figures([a_play()], 1, {"n1": 0}, plain)
 
@@ -259,7 +259,7 @@ def test_timings_are_for_machines() -> None:
     assert written["hosts"] == {"n1": {"host_tasks": 2, "ok": 2, "changed": 1}}
     assert written["tasks"][1] == {
         "play": "coordination | etcd",
-        "name": "Etcd is laid down and started",
+        "name": "Etcd is installed and started",
         "seconds": 1.25,
         "hosts": {"n1": 1.2, "n2": 0.9, "n3": 1.0},
         "changed": ["n1", "n2", "n3"],

@@ -110,13 +110,13 @@ SAID = {
         "the database has reached": "etcdserver: mvcc: database space exceeded",
     },
     "consul": {
-        "this agent has another gossip key": "[ERROR] memberlist: Decrypt packet failed: No installed keys could decrypt the message",
+        "this agent's gossip key differs": "[ERROR] memberlist: Decrypt packet failed: No installed keys could decrypt the message",
         "this server was away": "refusing to rejoin cluster because server has been offline for more than the configured server_rejoin_age_max",
         "another machine": '[WARN]  agent.server.serf.lan: serf: member has conflicting node ID "0a" with member "n2"',
     },
     "containerd": {
-        "another containerd holds": 'level=warning msg="waiting for response from boltdb open" plugin=bolt',
-        "its configuration is not accepted": "containerd: failed to load config /etc/containerd/config.toml: toml: line 3",
+        "another containerd uses": 'level=warning msg="waiting for response from boltdb open" plugin=bolt',
+        "its configuration is invalid": "containerd: failed to load config /etc/containerd/config.toml: toml: line 3",
     },
     "kubernetes_node": {
         "swap is on": "E1128 run.go:74] command failed err=failed to run Kubelet: running with swap on is not supported, please disable swap",
