@@ -93,7 +93,7 @@ def play(folder: Path, acted: int) -> tuple[Spent, Spent, Spent]:
                     "vars": {"ansible_python_interpreter": sys.executable},
                     "tasks": [
                         {
-                            "name": "Certificates are laid down",
+                            "name": "Certificates are installed",
                             "ashlar.stack.certificates": {
                                 "certificates": "{{ node_certificates | map('combine', {'owner': 'root'}) | list }}",
                                 "credentials": str(folder / "action"),
