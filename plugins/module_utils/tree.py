@@ -641,6 +641,10 @@ class Tree:
 
     # ---- units
 
+    def unit_names(self) -> list[str]:
+        """Every unit whose state this tree asks for."""
+        return self._unit_names(self._remember()[0])
+
     def _unit_names(self, memory: Memory) -> list[str]:
         """Every unit that this tree has or had something to do with, for one question to systemd."""
         names = [spec.name for spec in self.spec.units]

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from typing import Any
 
 from ansible_collections.ashlar.stack.plugins.module_utils.tree import MEMORY_FOLDER, Owners, Tree, TreeError, sha256
@@ -17,7 +18,9 @@ from ansible_collections.ashlar.stack.plugins.module_utils.tree_bundle import So
 from ansible_collections.ashlar.stack.plugins.module_utils.tree_files import FileError, HostFiles
 from ansible_collections.ashlar.stack.plugins.module_utils.tree_run import Runner
 from ansible_collections.ashlar.stack.plugins.module_utils.tree_spec import spec_of
+from ansible_collections.ashlar.stack.plugins.module_utils.units import UnitError, Units, UnitState
 
+UNSURE = (TreeError, FileError, OSError, ValueError, KeyError, TypeError, AttributeError)
 ARGUMENTS = ("name", "state", "files", "directories", "links", "validate", "units")
 
 
@@ -34,32 +37,52 @@ def asked(arguments: Mapping[str, Any], sources: Sequence[Source]) -> dict[str, 
 
 def trees(files: HostFiles, runner: Runner, owners: Owners | None = None) -> dict[str, str]:
     """Name -> fingerprint of the trees that are intact. What cannot be told for sure is left out, and is then looked at by its own task."""
-    found = {}
+    candidates: dict[str, tuple[str, Tree]] = {}
     for file in files.names(MEMORY_FOLDER):
         if not file.endswith(".json") or file.startswith("."):
             continue
-        try:
-            fingerprint = _intact(file, files, runner, owners)
-        except (TreeError, FileError, OSError, ValueError, KeyError, TypeError, AttributeError):
-            continue
-        if fingerprint:
-            found[file[: -len(".json")]] = fingerprint
+        with suppress(*UNSURE):
+            candidate = _candidate(file, files, runner, owners)
+            if candidate:
+                candidates[file[: -len(".json")]] = candidate
+    units = SurveyedUnits(files, runner)
+    try:
+        units.ask(sorted({name for _, tree in candidates.values() for name in tree.unit_names()}))
+    except UnitError:
+        return {}
+    found = {}
+    for name, (fingerprint, tree) in candidates.items():
+        tree.units = units
+        with suppress(*UNSURE):
+            if tree.intact():
+                found[name] = fingerprint
     return found
 
 
-def _intact(file: str, files: HostFiles, runner: Runner, owners: Owners | None) -> str:
-    """The fingerprint of a tree that is as it was asked for; "" otherwise."""
+class SurveyedUnits(Units):
+    """systemd is asked once for the units of all trees."""
+
+    def ask(self, names: Sequence[str]) -> None:
+        """What systemd says about these units; raises UnitError when it cannot."""
+        self._known = super().states(names)
+
+    def states(self, names: Sequence[str]) -> dict[str, UnitState]:
+        return {name: self._known[name] for name in names}
+
+
+def _candidate(file: str, files: HostFiles, runner: Runner, owners: Owners | None) -> tuple[str, Tree] | None:
+    """The fingerprint of a tree with what it asked for; None when its files differ already."""
     memory = files.look(f"{MEMORY_FOLDER}/{file}")
     told = json.loads(memory.content) if memory else {}
     if not told.get("asked"):
-        return ""
+        return None
     sources = []
     for path, digest in told["paths"].items():
         if digest.startswith("-> "):
             continue
         found = files.look(path)
         if found is None or found.kind != "file" or sha256(found.content) != digest:
-            return ""
+            return None
         sources.append(Source(path, found.content, path in told["asked"]["executable"]))
     spec = spec_of(told["asked"]["arguments"])
-    return str(told["asked"]["fingerprint"]) if Tree(spec, sources, files, runner, owners).intact() else ""
+    return str(told["asked"]["fingerprint"]), Tree(spec, sources, files, runner, owners)

@@ -167,6 +167,15 @@ def test_another_tree_stays_intact_beside_one_that_does_not(laid: FakeHost):
     assert look(laid) == {"other": "f2"}
 
 
+def test_systemd_is_asked_once_for_the_units_of_all_trees(laid: FakeHost):
+    unit = {**arguments()["units"][0], "name": "other.service", "watch": []}
+    lay(laid, [Source("/etc/systemd/system/other.service", UNIT.encode())], name="other", files=[], directories=[], links=[], units=[unit], fingerprint="f2")
+    laid.calls.clear()
+    assert look(laid) == {"app": "f1", "other": "f2"}
+    assert [call[:2] for call in laid.calls] == [["systemctl", "show"]]
+    assert laid.calls[0][-2:] == ["app.service", "other.service"]
+
+
 def test_a_kernel_setting_that_did_not_hold_is_tried_again_once_it_may(laid: FakeHost):
     setting = [Source("/etc/sysctl.d/90-other.conf", b"vm.not_there = 1\n")]
     lay(laid, setting, name="other", files=[], directories=[], links=[], units=[], fingerprint="f2")
