@@ -11,9 +11,9 @@ from collections.abc import Callable, Iterable, Iterator
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
+from ansible_collections.ashlar.stack.plugins.module_utils.distributions import DISTRIBUTIONS
 from ansible_collections.ashlar.stack.plugins.module_utils.preflight_host import Host, Listener, Peer, Process
 
-SUPPORTED = {"debian": ("12", "13"), "ubuntu": ("22.04", "24.04", "26.04")}
 ARCHITECTURES = {"x86_64": "amd64", "aarch64": "arm64"}
 CLOCK = "clock"
 LOCKOUT = "lockout"
@@ -210,10 +210,10 @@ def _root(host: Host, wanted: Wanted) -> Iterator[Problem]:
 
 def _os(host: Host, wanted: Wanted) -> Iterator[Problem]:
     release = _os_release(host)
-    if release.get("VERSION_ID") in SUPPORTED.get(release.get("ID", ""), ()):
+    if release.get("VERSION_ID") in DISTRIBUTIONS.get(release.get("ID", ""), {}):
         return
     name = release.get("PRETTY_NAME") or f"{release.get('ID', 'an unknown system')} {release.get('VERSION_ID', '')}".strip()
-    allowed = " and ".join(f"{system.capitalize()} {', '.join(versions)}" for system, versions in SUPPORTED.items())
+    allowed = " and ".join(f"{system.capitalize()} {', '.join(versions)}" for system, versions in DISTRIBUTIONS.items())
     yield Problem("os", f"{name} is not supported, {allowed} are", "install one of these on the host")
 
 

@@ -2,8 +2,9 @@
 """Packages of the nodes' distribution, downloaded on the controller by an apt that knows nothing of the controller's own packages.
 
 A private root per codename and architecture gets its sources from the controller's own ``/etc/apt`` (same mirrors and keyrings, other
-suite), so apt's signature and hash checks hold and no mirror is named here. What a freshly bootstrapped minimal node has (essential and
-required packages and apt, as debootstrap's minbase) counts as installed; everything else that is needed is downloaded too.
+suite; for another distribution than the controller's, the entries that name its suites), so apt's signature and hash checks hold and no
+mirror is named here. What a freshly bootstrapped minimal node has (essential and required packages and apt, as debootstrap's minbase)
+counts as installed; everything else that is needed is downloaded too.
 
 Sources: sources.list(5) (both formats), apt.conf(5), apt-patterns(7).
 """
@@ -18,6 +19,8 @@ import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+
+from ansible_collections.ashlar.stack.plugins.module_utils.distributions import distribution_of
 
 from .errors import ArtifactError, ChecksumMismatch, SourceUnavailable
 
@@ -165,11 +168,12 @@ class AptRoot:
 
     def _sources(self) -> tuple[str, list[AptSource]]:
         distribution, codename, entries = host_sources(self.host)
-        sources = derive(entries, codename, self.codename)
+        theirs = distribution_of(self.codename) or distribution
+        sources = derive(entries, codename if theirs == distribution else self.codename, self.codename)
         if not sources:
             raise SourceUnavailable(
-                f"/etc/apt of this controller ({distribution} {codename}) has no entry of its own distribution to reach {self.codename} "
-                "by; add one, or use a mirror or a bundle"
+                f"/etc/apt of this controller ({distribution} {codename}) has no entry of {theirs} to reach {self.codename} by; "
+                f"add one (docs/distributions.md), run `make artifacts` on a controller with {theirs}, or use a mirror or a bundle"
             )
         return distribution, sources
 

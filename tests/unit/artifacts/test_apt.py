@@ -75,9 +75,9 @@ def test_what_is_written_is_read_again() -> None:
         assert parse_deb822(source.deb822()) == [source]
 
 
-def machine(tmp_path: Path, sources: str) -> Path:
+def machine(tmp_path: Path, sources: str, distribution: str = "debian", codename: str = "bookworm") -> Path:
     (tmp_path / "etc/apt/sources.list.d").mkdir(parents=True)
-    (tmp_path / "etc/os-release").write_text('ID=debian\nVERSION_CODENAME="bookworm"\n')
+    (tmp_path / "etc/os-release").write_text(f'ID={distribution}\nVERSION_CODENAME="{codename}"\n')
     (tmp_path / "etc/apt/sources.list.d/debian.sources").write_text(sources)
     return tmp_path
 
@@ -87,6 +87,43 @@ def test_a_machine_is_asked_for_its_sources(tmp_path: Path) -> None:
     assert (distribution, codename, len(found)) == ("debian", "bookworm", 3)
 
 
+UBUNTU = """\
+Types: deb
+URIs: http://archive.ubuntu.com/ubuntu/
+Suites: noble noble-updates noble-backports
+Components: main restricted universe multiverse
+Signed-By: /usr/share/keyrings/ubuntu-archive-keyring.gpg
+
+Types: deb
+URIs: http://security.ubuntu.com/ubuntu/
+Suites: noble-security
+Components: main restricted universe multiverse
+Signed-By: /usr/share/keyrings/ubuntu-archive-keyring.gpg
+"""
+
+
+@pytest.mark.parametrize(
+    ("distribution", "codename", "sources", "wanted", "suites"),
+    [
+        ("ubuntu", "noble", UBUNTU, "noble", ["noble", "noble-updates", "noble-security"]),
+        ("ubuntu", "noble", UBUNTU, "jammy", ["jammy", "jammy-updates", "jammy-security"]),
+        ("linuxmint", "wilma", UBUNTU, "noble", ["noble", "noble-updates", "noble-security"]),
+        ("debian", "bookworm", f"{DEB822}\n{UBUNTU}", "noble", ["noble", "noble-updates", "noble-security"]),
+        ("debian", "bookworm", f"{DEB822}\n{UBUNTU}", "trixie", ["trixie", "trixie-updates", "trixie-security"]),
+    ],
+)
+def test_nodes_of_another_distribution_need_entries_of_theirs(
+    tmp_path: Path, distribution: str, codename: str, sources: str, wanted: str, suites: list[str]
+) -> None:
+    root = AptRoot(tmp_path / "root", wanted, "amd64", machine(tmp_path, sources, distribution, codename))
+    assert [suite for source in root._sources()[1] for suite in source.suites] == suites
+
+
+def test_a_controller_of_another_distribution_says_what_it_lacks(tmp_path: Path) -> None:
+    with pytest.raises(SourceUnavailable, match=r"\(debian bookworm\) has no entry of ubuntu to reach noble by; add one"):
+        AptRoot(tmp_path / "root", "noble", "amd64", machine(tmp_path, DEB822)).prepare(lambda line: None)
+
+
 def test_a_machine_without_apt_falls_through(tmp_path: Path) -> None:
     with pytest.raises(SourceUnavailable, match="no apt"):
         host_sources(tmp_path)
@@ -94,7 +131,7 @@ def test_a_machine_without_apt_falls_through(tmp_path: Path) -> None:
 
 def test_a_machine_without_an_entry_of_its_own_says_so(tmp_path: Path) -> None:
     host = machine(tmp_path, DEB822.replace("bookworm", "stable"))
-    with pytest.raises(SourceUnavailable, match=r"\(debian bookworm\) has no entry of its own distribution to reach trixie"):
+    with pytest.raises(SourceUnavailable, match=r"\(debian bookworm\) has no entry of debian to reach trixie"):
         AptRoot(tmp_path / "root", "trixie", "amd64", host).prepare(lambda line: None)
 
 
