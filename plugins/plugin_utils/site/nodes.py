@@ -10,27 +10,16 @@ from dataclasses import dataclass
 from ipaddress import AddressValueError, IPv4Address, IPv6Address
 from typing import Any
 
+from ansible_collections.ashlar.stack.plugins.module_utils.kubernetes_nodes import ROLE, ROLES
 from ansible_collections.ashlar.stack.plugins.plugin_utils.site.models import NODE_CLASSES, Node, Path_, Problem
 from ansible_collections.ashlar.stack.plugins.plugin_utils.site.reading import did_you_mean, listed, quoted
 
 LOCALHOST = ("localhost", "127.0.0.1", "::1")
 _LABEL_VALUE = re.compile(r"([A-Za-z0-9]([A-Za-z0-9._-]{0,61}[A-Za-z0-9])?)?")
 _DNS_LABEL = re.compile(r"[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?")
-# What a kubelet may say about itself under Kubernetes' own prefixes
-# (https://kubernetes.io/docs/reference/access-authn-authz/admission-controllers/#noderestriction).
-_KUBELET_PREFIXES = ("kubelet.kubernetes.io", "node.kubernetes.io")
-_KUBELET_LABELS = (
-    "beta.kubernetes.io/arch",
-    "beta.kubernetes.io/instance-type",
-    "beta.kubernetes.io/os",
-    "failure-domain.beta.kubernetes.io/region",
-    "failure-domain.beta.kubernetes.io/zone",
-    "kubernetes.io/arch",
-    "kubernetes.io/hostname",
-    "kubernetes.io/os",
-    "topology.kubernetes.io/region",
-    "topology.kubernetes.io/zone",
-)
+# The labels of Kubernetes that somebody else sets: roles of their own are the site's business.
+_SET = {ROLE + role: f"node_classes, from {node_class}" for node_class, role in ROLES.items()}
+_SET |= {f"kubernetes.io/{name}": "the kubelet" for name in ("arch", "hostname", "os")}
 _VALUE_WORDS = "at most 63 letters, digits, '-', '_' and '.', starting and ending with a letter or digit"
 
 
@@ -183,12 +172,8 @@ def _labels(host: RawNode, problems: list[Problem]) -> dict[str, str]:
         if bad_prefix or not name or not _LABEL_VALUE.fullmatch(name):
             text = f"is not a label's name. Allowed: {_VALUE_WORDS}, with a DNS name and a slash before it if need be (example.com/disk)."
             problems.append(Problem(host.file, (*where, str(key)), text))
-        elif _reserved(prefix) and key not in _KUBELET_LABELS:
-            text = (
-                "is under a prefix of Kubernetes, which a node may not set on itself (NodeRestriction). "
-                f"Use a prefix of your own or none, for example {name}, or one of {listed(_KUBELET_PREFIXES)}."
-            )
-            problems.append(Problem(host.file, (*where, str(key)), text))
+        elif key in _SET:
+            problems.append(Problem(host.file, (*where, str(key)), f"is set by {_SET[key]}. Remove it here."))
         if not isinstance(content, str) or not _LABEL_VALUE.fullmatch(content):
             text = f"is {quoted(content)}. Allowed: a text of {_VALUE_WORDS}, or empty; numbers and true/false in quotation marks."
             problems.append(Problem(host.file, (*where, str(key)), text))
@@ -219,12 +204,6 @@ def _twice(nodes: list[Node]) -> Iterable[Problem]:
             others = listed(node.name for node in several if node is not several[1])
             text = f"has the same first label as {others}: both hosts would call themselves {name}. Rename one."
             yield Problem(several[1].file, ("hosts", several[1].name), text)
-
-
-def _reserved(prefix: str) -> bool:
-    if any(prefix == own or prefix.endswith(f".{own}") for own in _KUBELET_PREFIXES):
-        return False
-    return any(prefix == own or prefix.endswith(f".{own}") for own in ("kubernetes.io", "k8s.io"))
 
 
 def _is_ipv6(text: str) -> bool:

@@ -89,7 +89,7 @@ variable "pools" {
   }
 
   validation {
-    condition     = alltrue(flatten([for pool in var.pools : [for key in keys(pool.labels) : can(regex("^([a-z0-9]([a-z0-9.-]{0,251}[a-z0-9])?/)?[A-Za-z0-9]([A-Za-z0-9._-]{0,61}[A-Za-z0-9])?$", key)) && (!can(regex("(^|\\.)(kubernetes|k8s)\\.io/", key)) || can(regex("(^|\\.)(kubelet|node)\\.kubernetes\\.io/", key)))]]))
-    error_message = "Label ${join(", ", flatten([for name, pool in var.pools : [for key in keys(pool.labels) : "${jsonencode(key)} of pool ${name}" if !(can(regex("^([a-z0-9]([a-z0-9.-]{0,251}[a-z0-9])?/)?[A-Za-z0-9]([A-Za-z0-9._-]{0,61}[A-Za-z0-9])?$", key)) && (!can(regex("(^|\\.)(kubernetes|k8s)\\.io/", key)) || can(regex("(^|\\.)(kubelet|node)\\.kubernetes\\.io/", key))))]]))} is no name that a node may give itself. Allowed: at most 63 letters, digits, dots, hyphens and underscores, with a domain of your own and a slash before them if need be (example.com/disk)."
+    condition     = alltrue(flatten([for pool in var.pools : [for key in keys(pool.labels) : can(regex("^([a-z0-9]([a-z0-9.-]{0,251}[a-z0-9])?/)?[A-Za-z0-9]([A-Za-z0-9._-]{0,61}[A-Za-z0-9])?$", key))]]))
+    error_message = "Label ${join(", ", flatten([for name, pool in var.pools : [for key in keys(pool.labels) : "${jsonencode(key)} of pool ${name}" if !can(regex("^([a-z0-9]([a-z0-9.-]{0,251}[a-z0-9])?/)?[A-Za-z0-9]([A-Za-z0-9._-]{0,61}[A-Za-z0-9])?$", key))]]))} is no label's name. Allowed: at most 63 letters, digits, dots, hyphens and underscores, with a domain and a slash before them if need be (example.com/disk)."
   }
 }

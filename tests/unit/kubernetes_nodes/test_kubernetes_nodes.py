@@ -70,6 +70,12 @@ def test_zone_region_and_labels_are_the_site_files() -> None:
     assert labels == {ROLE + "worker": "", "topology.kubernetes.io/zone": "z1", "topology.kubernetes.io/region": "r1", "disk": "ssd"}
 
 
+def test_roles_of_the_sites_own_are_set_and_go_with_their_line() -> None:
+    node = brought(live(), classes=["worker"], labels={ROLE + "gpu": ""})
+    assert node["metadata"]["labels"] == {ROLE + "worker": "", ROLE + "gpu": ""}
+    assert brought(node, classes=["worker"])["metadata"]["labels"] == {ROLE + "worker": ""}
+
+
 def test_control_nodes_stay_out_of_external_load_balancers_unless_applications_run_there() -> None:
     assert NO_LOAD_BALANCER in brought(live(), classes=["control"])["metadata"]["labels"]
     assert NO_LOAD_BALANCER not in brought(live(), classes=["control", "worker"])["metadata"]["labels"]

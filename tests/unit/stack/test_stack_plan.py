@@ -66,7 +66,7 @@ def test_counts_place_a_component_on_the_first_nodes_of_its_class(planned: Plann
 
 
 def test_variables_of_all_hosts(planned: Planned, tmp_path: Path) -> None:
-    variables = shared(planned(nodes={"node3": {"node_zone": "b", "node_labels": {"disk": "ssd"}}}))
+    variables = shared(planned(nodes={"node3": {"node_zone": "b", "node_labels": {"disk": "ssd", "node-role.kubernetes.io/gpu": ""}}}))
     assert variables["site_name"] == "prod"
     assert variables["site_domain"] == "prod.example.com"
     assert variables["site_stack"] == "tectonic"
@@ -76,7 +76,8 @@ def test_variables_of_all_hosts(planned: Planned, tmp_path: Path) -> None:
     assert variables["site_checksums"] == "published"
     assert variables["site_networks"] == {"pods": "10.244.0.0/16", "services": "10.96.0.0/16", "services_first": "10.96.0.1", "admin": ["0.0.0.0/0"]}
     assert variables["site_nodes"]["node1"] == {"address": "192.0.2.11", "classes": ["control", "worker"], "zone": "", "region": "", "labels": {}}
-    assert variables["site_nodes"]["node3"] == {"address": "192.0.2.13", "classes": ["control", "worker"], "zone": "b", "region": "", "labels": {"disk": "ssd"}}
+    labels = {"disk": "ssd", "node-role.kubernetes.io/gpu": ""}
+    assert variables["site_nodes"]["node3"] == {"address": "192.0.2.13", "classes": ["control", "worker"], "zone": "b", "region": "", "labels": labels}
     assert variables["site_components"][:3] == ["base", "containerd", "etcd"]
     assert variables["artifact_versions"]["kubernetes"] == "1.36.3"
     assert set(variables["artifact_versions"]) == {"containerd", "coredns", "etcd", "flannel", "haproxy", "kubernetes"}

@@ -38,7 +38,7 @@ PLUGINS = [name for name in OURS["inventory"]["enable_plugins"].split(", ") if n
 def checkout(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A checkout of the small collection with the real plugin."""
     root = write_collection(tmp_path_factory.mktemp("checkout"))
-    for folder in ("plugins/inventory", "plugins/plugin_utils"):
+    for folder in ("plugins/inventory", "plugins/plugin_utils", "plugins/module_utils"):
         shutil.copytree(REPOSITORY / folder, root / folder, ignore=shutil.ignore_patterns("__pycache__"))
     (root / ".collections" / "ansible_collections" / "ashlar").mkdir(parents=True)
     (root / ".collections" / "ansible_collections" / "ashlar" / "stack").symlink_to("../../..")

@@ -106,7 +106,7 @@ BAD_POOLS: dict[str, tuple[dict[str, Any], list[str]]] = {
     "volume twice": ({"pools": {"p14": pool(volumes=[{"name": "d", "size_gib": 1}] * 2)}}, ['volumes of pool p14 is ["d","d"]']),
     "label value": ({"pools": {"p15": pool(labels={"disk": "x" * 64})}}, ["x=xxx".replace("x=", "disk="), "p15", "Kubernetes refuses"]),
     "label name": ({"pools": {"p16": pool(labels={"-disk": "ssd"})}}, ['"-disk" of pool p16']),
-    "label of Kubernetes": ({"pools": {"p17": pool(labels={"node-role.kubernetes.io/x": ""})}}, ["node-role.kubernetes.io/x", "p17"]),
+    "label domain": ({"pools": {"p17": pool(labels={"Example.com/disk": ""})}}, ["Example.com/disk", "p17"]),
     "zones": ({"pools": {"p18": pool()}, "zones": []}, ["zones is []. Allowed: at least one zone"]),
 }
 
