@@ -14,6 +14,7 @@ import pytest
 import yaml
 from ansible.parsing.dataloader import DataLoader
 from ansible.template import Templar, trust_as_template
+from ansible.utils.display import Display
 from ansible_collections.ashlar.stack.plugins.module_utils.health_log import Failure, Line, recognise
 
 ROOT = Path(__file__).parents[3]
@@ -240,6 +241,18 @@ LOCAL_TASKS = [
 def test_the_controllers_own_tasks_ask_for_no_sudo(file: Path, task: dict[str, Any]) -> None:
     """``ansible_become`` among the variables of all nodes is localhost's, too, and wins over the keyword ``become``."""
     assert task["vars"]["ansible_become"] is False
+
+
+@pytest.mark.parametrize("kind", ["objects", "workloads"])
+def test_what_components_apply_to_the_api_is_found_without_a_warning(kind: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    warnings: list[str] = []
+    monkeypatch.setattr(Display, "warning", lambda self, text, *rest, **named: warnings.append(text))
+    block = next(task for task in yaml.safe_load((ROOT / "roles/kubernetes_objects/tasks/main.yml").read_text()) if "block" in task)
+    variables = {name: trust_as_template(block["vars"][name].replace("ansible.builtin.", "")) for name in ("_roles", f"_{kind}")}
+    variables |= {"site_components": list(MANIFESTS), "role_path": str(ROOT / "roles/kubernetes_objects"), "ansible_search_path": [str(ROOT)]}
+    found = Templar(loader=DataLoader(), variables=variables).template(trust_as_template("{{ _" + kind + " }}"))
+    assert sorted(Path(file).resolve() for file in found) == sorted((ROOT / "roles").glob(f"*/{kind}/*.yml*"))
+    assert warnings == []
 
 
 @pytest.mark.parametrize("role", MANIFESTS)
