@@ -114,13 +114,14 @@ def read_roles(root: Path) -> dict[str, Role]:
 
 
 def string_constants(path: Path) -> dict[str, str]:
-    """The texts that a Python file assigns to names in capitals at its top level; nothing of it is run."""
+    """The texts that a Python file assigns to names in capitals, at its top level or a class's; nothing of it is run."""
     try:
         tree = ast.parse(path.read_text(encoding="utf-8"))
     except SyntaxError as error:
         raise DocsError(f"{path}:{error.lineno}: not Python: {error.msg}") from None
     found: dict[str, str] = {}
-    for node in tree.body:
+    inner = [part for node in tree.body if isinstance(node, ast.ClassDef) for part in node.body]
+    for node in [*inner, *tree.body]:
         if isinstance(node, ast.Assign):
             targets, value = node.targets, node.value
         elif isinstance(node, ast.AnnAssign) and node.value is not None:
@@ -142,6 +143,17 @@ def parse_section(path: Path, section: str, text: str) -> dict[str, Any]:
     return data
 
 
+def with_fragments(root: Path, documentation: dict[str, Any]) -> dict[str, Any]:
+    """The options of the collection's own fragments stand among the plugin's; the fragments of others are left to be named."""
+    fragments = names(documentation.get("extends_documentation_fragment"))
+    own = [name for name in fragments if name.startswith(f"{COLLECTION}.")]
+    options = dict(documentation.get("options") or {})
+    for name in own:
+        path = root / "plugins/doc_fragments" / f"{name.removeprefix(COLLECTION + '.')}.py"
+        options |= parse_section(path, "DOCUMENTATION", string_constants(path)["DOCUMENTATION"])["options"]
+    return {**documentation, "options": options, "extends_documentation_fragment": [name for name in fragments if name not in own]}
+
+
 def read_plugins(root: Path) -> list[Plugin]:
     plugins = []
     for folder, kind in PLUGIN_FOLDERS.items():
@@ -154,7 +166,7 @@ def read_plugins(root: Path) -> list[Plugin]:
             if "DOCUMENTATION" not in texts:
                 what = f"nor is there plugins/modules/{path.name}, which would have it" if kind == "action" else "which every plugin has"
                 raise DocsError(f"{source}: has no DOCUMENTATION, {what}.")
-            documentation = parse_section(path, "DOCUMENTATION", texts["DOCUMENTATION"])
+            documentation = with_fragments(root, parse_section(path, "DOCUMENTATION", texts["DOCUMENTATION"]))
             returns = parse_section(path, "RETURN", texts.get("RETURN", ""))
             plugins.append(Plugin(kind, path.stem, source, documentation, texts.get("EXAMPLES", "").strip(), returns))
     return sorted(plugins, key=lambda plugin: (plugin.kind, plugin.name))

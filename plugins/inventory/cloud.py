@@ -19,6 +19,7 @@ description:
     is an error, too, since a partial inventory would look like missing nodes.
   - Read-only. Calls that are throttled, answered by 5xx or cut off are retried with exponential backoff and jitter.
 extends_documentation_fragment:
+  - ashlar.stack.machines
   - constructed
   - inventory_cache
 notes:
@@ -139,42 +140,6 @@ options:
     description: Node class to the address of the load balancer in front of its nodes.
     type: dict
     default: {}
-  address:
-    description:
-      - Which address SSH goes to.
-      - V(auto) is the private one where there is a bastion, else the public one where the machine has one, else the private one.
-      - With V(public) no bastion is used.
-    type: str
-    default: auto
-    choices: [auto, public, private]
-  user:
-    description: SSH user; overrides the tag.
-    type: str
-  bastion:
-    description: The host through which SSH goes.
-    type: dict
-    suboptions:
-      host:
-        description: Address or name.
-        type: str
-        required: true
-      user:
-        description: User of SSH there.
-        type: str
-        required: true
-      port:
-        description: Port of SSH there.
-        type: int
-  use_bastion:
-    description: Whether the bastion is used. False where Ansible runs inside the private network.
-    type: bool
-    default: true
-  known_hosts:
-    description: File of host keys. By default C(credentials/ssh/known_hosts) beside this file, where it exists.
-    type: path
-  private_key:
-    description: Private key of SSH. By default C(credentials/ssh/id_ed25519) beside this file, where it exists; else SSH's own choice.
-    type: path
   endpoint:
     description:
       - URL of the compute API, where it is not the provider's usual one (a private endpoint, a test). For AWS the same as E(AWS_ENDPOINT_URL), for GCE

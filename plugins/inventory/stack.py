@@ -117,7 +117,9 @@ from pathlib import Path
 from typing import Any
 
 from ansible import constants as C
+from ansible import context
 from ansible.errors import AnsibleError
+from ansible.inventory.manager import IGNORED, InventoryManager
 from ansible.plugins.inventory import BaseInventoryPlugin
 from ansible.template import Templar, trust_as_template
 from ansible.utils.vars import combine_vars
@@ -178,6 +180,7 @@ class InventoryModule(BaseInventoryPlugin):
             text = f"is a second site file: {os.path.relpath(first, os.path.dirname(path))} was read before it, and an inventory is one site."
             text += " Remove one of them, or keep it in a folder of its own."
             stop([Problem(path, (), text)])
+        self._refuse_later_nodes(Path(path))
         try:
             raw_site = loader.load_from_file(path, cache="none", trusted_as_template=True)
         except AnsibleError as error:
@@ -202,6 +205,19 @@ class InventoryModule(BaseInventoryPlugin):
             text = f"lies beside {', '.join(beside)}, which Ansible reads as inventories too, since its enable_plugins lacks {NAME}."
             text += f" Run: export ANSIBLE_CONFIG={ROOT}/ansible.cfg, or copy the section [inventory] from there into your own."
             stop([Problem(str(path), (), text)])
+
+    def _refuse_later_nodes(self, path: Path) -> None:
+        """Files of a folder are read in the order of their names: a node in a later one would be a host without a plan."""
+        if path.absolute().parent not in (Path(source).absolute() for source in context.CLIARGS.get("inventory") or ()):
+            return
+        for file in sorted(path.parent.iterdir()):
+            name = str(file)
+            if file.name <= path.name or IGNORED.search(os.fsencode(file.name)) or in_site_folder(name) or self._is_site(name):
+                continue
+            late = InventoryManager(self.loader, sources=[name]).hosts.keys() - self.inventory.hosts.keys()
+            if late:
+                text = f"has hosts ({', '.join(sorted(late)[:3])}) and is read after {path.name}, by the order of names, so they would be no part of the site."
+                stop([Problem(name, (), f"{text} Rename it so that it comes before, for example to 10-{file.name.lstrip('0123456789-')}.")])
 
     def _is_site(self, source: str | None) -> bool:
         return bool(source) and os.path.isfile(str(source)) and not in_site_folder(str(source)) and self.verify_file(str(source))

@@ -32,6 +32,7 @@ description:
   - Only reads. It runs C(output), C(show), C(workspace list) and C(state pull) of the tool, and C(init) in a folder of its own for a backend.
     It never initialises or applies a root, and takes no lock.
 extends_documentation_fragment:
+  - ashlar.stack.machines
   - constructed
   - inventory_cache
 notes:
@@ -110,42 +111,6 @@ options:
         description: Put before every node's name of this source, to tell the machines of several states apart, for example V(eu-).
         type: str
         default: ''
-  address:
-    description:
-      - Which address SSH goes to.
-      - V(auto) is the private one where there is a bastion, else the public one where the machine has one, else the private one.
-      - With V(public) no bastion is used.
-    type: str
-    default: auto
-    choices: [auto, public, private]
-  user:
-    description: User of SSH, over what the machines say. Most adopted machines don't say it, so they need it here or in O(resources).
-    type: str
-  bastion:
-    description: The host through which SSH goes, over what the machines say.
-    type: dict
-    suboptions:
-      host:
-        description: Address or name.
-        type: str
-        required: true
-      user:
-        description: User of SSH there.
-        type: str
-        required: true
-      port:
-        description: Port of SSH there.
-        type: int
-  use_bastion:
-    description: Whether bastions are used. False where Ansible runs inside the private network.
-    type: bool
-    default: true
-  known_hosts:
-    description: File of host keys. By default C(credentials/ssh/known_hosts) beside this file, where it exists.
-    type: path
-  private_key:
-    description: Private key of SSH. By default C(credentials/ssh/id_ed25519) beside this file, where it exists; else SSH's own choice.
-    type: path
   classes_from:
     description:
       - Tag, label or metadata key of adopted machines that says their node classes, separated by anything but letters.

@@ -14,9 +14,11 @@ from typing import Any
 
 import yaml
 from ansible.plugins.doc_fragments import constructed, inventory_cache
+from ansible_collections.ashlar.stack.plugins.doc_fragments import machines
 from ansible_collections.ashlar.stack.plugins.plugin_utils.site.models import Path_, Problem
 from ansible_collections.ashlar.stack.plugins.plugin_utils.site.reading import did_you_mean, listed, quoted
 
+FRAGMENT = "ashlar.stack.machines"
 _KINDS: Mapping[str, tuple[tuple[type, ...], str]] = {
     "str": ((str,), "a text"),
     "path": ((str,), "a path"),
@@ -63,7 +65,9 @@ def plain(value: Any) -> Any:
 
 @lru_cache(maxsize=8)
 def _options(documentation: str) -> dict[str, Any]:
-    return dict(yaml.load(documentation, Loader=getattr(yaml, "CSafeLoader", yaml.SafeLoader))["options"])
+    read = yaml.load(documentation, Loader=getattr(yaml, "CSafeLoader", yaml.SafeLoader))
+    shared = _options(machines.ModuleDocFragment.DOCUMENTATION) if FRAGMENT in read.get("extends_documentation_fragment", ()) else {}
+    return {**read["options"], **shared}
 
 
 @lru_cache(maxsize=1)

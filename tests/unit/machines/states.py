@@ -18,6 +18,7 @@ from ansible import constants
 from ansible.inventory.data import InventoryData
 from ansible.parsing.dataloader import DataLoader
 from ansible.plugins.doc_fragments import constructed, inventory_cache
+from ansible_collections.ashlar.stack.plugins.doc_fragments import machines
 from ansible_collections.ashlar.stack.plugins.inventory import terraform as plugin
 
 REPOSITORY = Path(__file__).resolve().parents[3]
@@ -150,6 +151,6 @@ def tool() -> str:
 def _document() -> None:
     """Says the plugin's options to Ansible, as its loader would, which tests that import the plugin go around."""
     options: dict[str, Any] = {}
-    for text in (constructed.ModuleDocFragment.DOCUMENTATION, inventory_cache.ModuleDocFragment.DOCUMENTATION, plugin.DOCUMENTATION):
-        options |= yaml.safe_load(text)["options"]
+    for documented in (constructed.ModuleDocFragment, inventory_cache.ModuleDocFragment, machines.ModuleDocFragment, plugin):
+        options |= yaml.safe_load(documented.DOCUMENTATION)["options"]
     constants.config.initialize_plugin_configuration_definitions("inventory", plugin.NAME, options)

@@ -272,6 +272,24 @@ def test_two_site_files_are_one_too_many(checkout: Path) -> None:
     )
 
 
+@pytest.mark.parametrize("name", ["30-nodes.ini", "nodes"])
+def test_nodes_in_a_file_after_the_site_file_are_one_clear_error(checkout: Path, name: str) -> None:
+    site = write_site(checkout / "inventories" / "late", files={name: "node4 node_address=192.0.2.14 node_classes=worker\n"})
+    said = stopped(checkout, site)
+    shutil.rmtree(site)
+    assert said == (
+        f"inventories/late/{name}: has hosts (node4) and is read after 20-stack.yml, by the order of names, so they would be no part of the site. "
+        "Rename it so that it comes before, for example to 10-nodes" + (".ini." if name.endswith(".ini") else ".")
+    )
+
+
+def test_groups_may_be_made_of_the_plan_by_a_file_after_the_site_file(checkout: Path) -> None:
+    constructed = "plugin: ansible.builtin.constructed\nstrict: true\ngroups: {masters: \"'etcd' in node_components\"}\n"
+    write_site(checkout / "inventories" / "grouped", files={"30-groups.yml": constructed})
+    done = run(checkout, "ansible-inventory", "-i", "inventories/grouped", "--graph", "masters")
+    assert (done.returncode, done.stderr, done.stdout.split()) == (0, "", ["@masters:", "|--node1", "|--node2", "|--node3"])
+
+
 def test_what_editors_and_terraform_leave_is_no_inventory(checkout: Path) -> None:
     names = ["#20-stack.yml#", "main.tf", "terraform.tfstate", ".terraform.lock.hcl", "plan.tfplan"]
     write_site(checkout / "inventories" / "littered", files=dict.fromkeys(names, "plugin: [ashlar\n"))
