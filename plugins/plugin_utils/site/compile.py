@@ -117,6 +117,7 @@ def compile_plan(
     if nodes is not None:
         placed = {name: place(catalogue.manifests[name], nodes) for name in chosen}
         found += check_groups(_groups(catalogue, chosen, nodes, placed), existing, site.file)
+        found += check_names(nodes, catalogue.manifests.values())
         found += check_counts(site, chosen, catalogue, nodes)
         found += check_ports(placed, catalogue)
     if site.networks:
@@ -137,6 +138,22 @@ def check_groups(groups: Mapping[str, Collection[str]], existing: Mapping[str, C
             kind = "every node" if name == EVERY_NODE else f"the {'node class' if name in NODE_CLASSES else 'component'} {name}"
             text = f"a group of the inventory is named {name} and holds {listed(strangers)}, on which plays for {kind} would run,"
             yield Problem(file, (), f"{text} though the plan has none there. Rename the group, or correct node_classes.")
+
+
+def check_names(nodes: Iterable[Node], manifests: Iterable[Manifest]) -> Iterable[Problem]:
+    """Nodes that are called like a client of some component: a certificate with the node's name would let the node in as that client."""
+    clients = {
+        name: manifest.name
+        for manifest in manifests
+        for certificate in manifest.certificates
+        if "client" in certificate.get("usages", ())
+        for name in (str(certificate.get("common_name", certificate["name"])), *certificate.get("dns", ()))
+        if "{{" not in name
+    }
+    for node in nodes:
+        if node.name in clients:
+            text = f"is the name that a client certificate of {clients[node.name]} has, and servers would take this node for that client. Rename the node."
+            yield Problem(node.file, ("hosts", node.name), text)
 
 
 def check_domain(site: Site) -> Iterable[Problem]:
