@@ -24,7 +24,7 @@ from ansible.plugins.loader import fragment_loader
 from ansible.utils.plugin_docs import add_fragments
 from ansible_collections.ashlar.stack.plugins.inventory import cloud as plugin
 from ansible_collections.ashlar.stack.plugins.plugin_utils.machines.clouds import wire
-from ansible_collections.ashlar.stack.plugins.plugin_utils.machines.clouds.common import retried
+from ansible_collections.ashlar.stack.plugins.plugin_utils.machines.clouds.common import retry
 from clouds import Replay, key_file, openrc
 from moto.server import ThreadedMotoServer
 
@@ -51,7 +51,7 @@ def no_credentials(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
 def quick(monkeypatch: pytest.MonkeyPatch) -> list[float]:
     """No pauses between attempts; those that were asked for, in seconds, are noted."""
     pauses: list[float] = []
-    monkeypatch.setattr(wire, "retried", lambda call, attempts: retried(call, attempts, pauses.append))
+    monkeypatch.setattr(wire, "retry", lambda call, attempts: retry(call, attempts, pauses.append))
     return pauses
 
 
