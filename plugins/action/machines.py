@@ -13,7 +13,7 @@ from ansible import constants
 from ansible.plugins.connection.ssh import Connection
 from ansible.utils.display import Display
 from ansible_collections.ashlar.stack.plugins.plugin_utils.controller import ControllerAction
-from ansible_collections.ashlar.stack.plugins.plugin_utils.machines.apply import Applier, MachinesError, Root, refusal, roots_of, told
+from ansible_collections.ashlar.stack.plugins.plugin_utils.machines.apply import Applier, MachinesError, Root, describe, refusal, roots_of
 from ansible_collections.ashlar.stack.plugins.plugin_utils.machines.reach import Reach, Site, Waiter, fingerprint, know, reach_of, remember
 
 display = Display()
@@ -53,8 +53,8 @@ class ActionModule(ControllerAction):
 
     def _root(self, root: Root, site: Site, seconds: int, allowed: bool) -> dict[str, Any]:
         applier = Applier(root, site.directory, display.display, seconds)
-        with applier.planned() as (changes, plan):
-            _say(told(changes, root.shown))
+        with applier.plan() as (changes, plan):
+            _say(describe(changes, root.shown))
             refused = None if allowed else refusal(changes, os.path.relpath(site.directory))
             if refused and not self._task.check_mode:
                 raise MachinesError(refused)
@@ -77,9 +77,9 @@ class ActionModule(ControllerAction):
         # What was made last may stand on what was made first.
         for root in reversed(roots_of(site.directory)):
             applier = Applier(root, site.directory, display.display, seconds)
-            with applier.planned(destroy=True) as (changes, plan):
+            with applier.plan(destroy=True) as (changes, plan):
                 if show:
-                    _say(told(changes, root.shown))
+                    _say(describe(changes, root.shown))
                 if changes.any and not self._task.check_mode:
                     applier.apply(plan)
             objects = [{"address": one.address, "action": one.action} for one in changes.objects]

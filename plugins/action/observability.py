@@ -64,7 +64,7 @@ class ActionModule(ControllerAction):
         problems += rules.check(files, disabled, _checker(promtool) if promtool else None)
         addresses = rules.check_remote_write(self._value(variables, "prometheus_remote_write"))
         if promtool and not addresses and not wrong:
-            problems += self._judged("prometheus", "/etc/prometheus/prometheus.yml", [promtool, "check", "config", "--syntax-only"], variables)
+            problems += self._check("prometheus", "/etc/prometheus/prometheus.yml", [promtool, "check", "config", "--syntax-only"], variables)
         return problems + addresses
 
     def _alertmanager(self, variables: dict[str, Any], wrong: bool) -> list[Problem]:
@@ -74,18 +74,18 @@ class ActionModule(ControllerAction):
         amtool = self._program("alertmanager", "amtool", variables)
         if amtool and not problems and not wrong:
             secret = alertmanager.secrets(receivers, shared)
-            problems += self._judged("alertmanager", "/etc/alertmanager/alertmanager.yml", [amtool, "check-config"], variables, secret)
+            problems += self._check("alertmanager", "/etc/alertmanager/alertmanager.yml", [amtool, "check-config"], variables, secret)
         return problems
 
     def _grafana(self, variables: dict[str, Any]) -> list[Problem]:
         components = [str(name) for name in self._value(variables, "site_components") or []]
         places = dashboards.find(ROOT, Path(str(self._value(variables, "site_directory"))))
         pages, problems = dashboards.read(ROOT, places, components)
-        more, wrong = dashboards.added(self._value(variables, "grafana_data_sources"))
+        more, wrong = dashboards.read_sources(self._value(variables, "grafana_data_sources"))
         promtool = self._program("prometheus", "promtool", variables)
         with tempfile.TemporaryDirectory(prefix="ashlar-") as folder:
             scratch = Path(folder)
-            problems += dashboards.check(pages, dashboards.provided(components) | more, _checker(promtool) if promtool else None, scratch)
+            problems += dashboards.check(pages, dashboards.built_in_sources(components) | more, _checker(promtool) if promtool else None, scratch)
         return problems + wrong
 
     def _program(self, artifact: str, name: str, variables: dict[str, Any]) -> Path | None:
@@ -95,9 +95,9 @@ class ActionModule(ControllerAction):
             display.warning(f"{name} of {artifact} {version} is not in the store for this machine's architecture; hosts check what is checked with it.")
         return found
 
-    def _judged(self, component: str, path: str, command: Sequence[Path | str], variables: dict[str, Any], secret: Sequence[str] = ()) -> list[Problem]:
+    def _check(self, component: str, path: str, command: Sequence[Path | str], variables: dict[str, Any], secret: Sequence[str] = ()) -> list[Problem]:
         """What a program says about the configuration as the first host of the component will have it."""
-        text = self._rendered(component, path, variables)
+        text = self._render(component, path, variables)
         with tempfile.TemporaryDirectory(prefix="ashlar-") as folder:
             file = Path(folder) / Path(path).name
             file.touch(0o600)
@@ -113,7 +113,7 @@ class ActionModule(ControllerAction):
         tool = Path(str(command[0])).name.partition("-")[0]
         return [Problem("", (), f"{tool} does not take the configuration of {component}: {reason.rstrip('.')}. Correct its options.")]
 
-    def _rendered(self, component: str, path: str, variables: dict[str, Any]) -> str:
+    def _render(self, component: str, path: str, variables: dict[str, Any]) -> str:
         folder = ROOT / "roles" / component / "templates"
         template = (folder / f"{path.lstrip('/')}.j2").read_text(encoding="utf-8")
         templar = self._templar.copy_with_new_env(searchpath=[str(folder)], available_variables=variables)

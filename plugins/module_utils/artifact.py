@@ -217,7 +217,7 @@ class Host:
         if entry is None:
             return "not there"
         if entry.digest != digest:
-            return "built anew"
+            return "rebuilt"
         base = f"{self.opt}/{name}/{version}"
         for folder in (self.opt, os.path.dirname(base), base, *sorted({os.path.dirname(f"{base}/{path}") for path in entry.files} - {base})):
             if not _open(folder):

@@ -113,7 +113,7 @@ def wanted(owner: str, datacenter: str, policies: Mapping[str, str], tokens: Map
         try:
             uuid.UUID(token.secret)
         except ValueError:
-            raise ConsulError(f"tokens: the secret of '{token.name}' is not a UUID; Consul takes nothing else. Remove its file to get a new one.") from None
+            raise ConsulError(f"tokens: the secret of '{token.name}' is not a UUID, which Consul requires. Remove its file to get a new one.") from None
     for name in policies:
         if not NAME.match(name):
             raise ConsulError(f"policies: '{name}' is not allowed; use letters, digits, '_' and '-', at most 100.")
@@ -138,7 +138,7 @@ def steps(want: Wanted, policies: Iterable[Mapping[str, Any]], tokens: Iterable[
         body = {"Name": want.policy_name(name), "Description": want.mark(name), "Rules": rules}
         old = there.get(body["Name"])
         if old is None:
-            made.append(Step("PUT", "/v1/acl/policy", body, f"policy {body['Name']} is made"))
+            made.append(Step("PUT", "/v1/acl/policy", body, f"policy {body['Name']} is created"))
         elif (old.get("Rules"), old.get("Description")) != (rules, body["Description"]):
             made.append(Step("PUT", f"/v1/acl/policy/{old['ID']}", {**body, "ID": old["ID"]}, f"policy {body['Name']} is changed"))
     for token in want.tokens:
@@ -164,7 +164,7 @@ def _token_steps(want: Wanted, token: Token, found: Mapping[str, Mapping[str, An
     body = {"AccessorID": identity, "Description": want.mark(token.name), "Policies": [{"Name": policy}], "NodeIdentities": nodes}
     old = found.get(identity)
     if old is None:
-        yield Step("PUT", "/v1/acl/token", {**body, "SecretID": token.secret}, f"token {token.name} ({identity}) is made")
+        yield Step("PUT", "/v1/acl/token", {**body, "SecretID": token.secret}, f"token {token.name} ({identity}) is created")
         return
     is_so = (
         old.get("Description"),
@@ -214,16 +214,16 @@ class Agent:
             raise NotYet(f"the agent at {self.address} does not answer: {error or type(error).__name__}") from None
         finally:
             connection.close()
-        return judged(method, path, answer.status, text)
+        return check_response(method, path, answer.status, text)
 
 
-def judged(method: str, path: str, status: int, text: str) -> Any:
+def check_response(method: str, path: str, status: int, text: str) -> Any:
     """What an answer means: its JSON (None for an empty one), or an exception as `Agent.request` has it."""
     if status == 200:
         try:
             return json.loads(text) if text else None
         except ValueError:
-            raise ConsulError(f"{method} {path}: Consul answers what is no JSON: {text[:200]}") from None
+            raise ConsulError(f"{method} {path}: Consul's answer is not JSON: {text[:200]}") from None
     if status == 404 and method == "DELETE":
         return None
     said = f"{method} {path}: HTTP {status}: {text[:300] or 'no message'}"
@@ -231,20 +231,20 @@ def judged(method: str, path: str, status: int, text: str) -> Any:
         raise NotYet(said, forbidden=True)
     if status == 429 or (status >= 500 and PASSING.search(text)):
         raise NotYet(said)
-    raise ConsulError(f"{said}. Correct what the task asks for; `journalctl -u consul` on the servers may say more.")
+    raise ConsulError(f"{said}. Correct the task; `journalctl -u consul` on the servers may say more.")
 
 
 def silent_servers(servers: Mapping[str, str], connect: Callable[..., Any] = socket.create_connection) -> str:
     """A sentence that names the servers (name -> address) which accept no connections from this host; "" when all do."""
 
-    def closed(address: str) -> bool:
+    def is_closed(address: str) -> bool:
         try:
             connect((address, SERVER_PORT), timeout=PROBE_LIMIT).close()
         except OSError:
             return True
         return False
 
-    names = [f"{name} ({address})" for name, address in servers.items() if closed(address)]
+    names = [f"{name} ({address})" for name, address in servers.items() if is_closed(address)]
     return f"No server accepts connections on port {SERVER_PORT} at {', '.join(names)}. " if names else ""
 
 
@@ -258,7 +258,7 @@ class Catalogue:
     sleep: Callable[[float], None] = time.sleep
     why: Callable[[], str] = str
 
-    def retried(self, work: Callable[[], Any]) -> Any:
+    def retry(self, work: Callable[[], Any]) -> Any:
         """The result of `work`, repeated whole while Consul is not ready for it.
 
         :raises ConsulError: when time is up, or Consul refuses.
@@ -273,13 +273,13 @@ class Catalogue:
                 forbidden_since = (forbidden_since or now) if error.forbidden else None
                 if forbidden_since is not None and now - forbidden_since >= min(self.timeout, FORBIDDEN_LIMIT):
                     raise ConsulError(
-                        f"Consul does not know the token ({error}). Its data are those of another site or of an earlier set of secrets: put "
-                        "credentials/consul/tokens/management back from your backup; if there is none and the catalogue may be lost, "
+                        f"Consul does not know the token ({error}). Its data belong to another site or an earlier set of secrets: restore "
+                        "credentials/consul/tokens/management from your backup; if there is none and Consul's data may be lost, "
                         "stop consul on all servers, remove /var/lib/consul there and run again."
                     ) from None
                 if now - start >= self.timeout:
                     raise NotReady(
-                        f"Consul took no changes for {self.timeout:.0f} s; last: {error}. {self.why()}More than half of the servers must run and reach "
+                        f"Consul accepted no changes for {self.timeout:.0f} s; last: {error}. {self.why()}More than half of the servers must run and reach "
                         "each other on ports 8300 and 8301, at the very first start all of them: compare `journalctl -u consul` on the control nodes, "
                         "then run again."
                     ) from None
@@ -305,5 +305,5 @@ class Catalogue:
                     done.append(step.text)
             return done
 
-        result: list[str] = self.retried(work)
+        result: list[str] = self.retry(work)
         return result

@@ -421,14 +421,14 @@ class Watch:
                     unit = "" if outcome.ready else log_unit(outcome.check, checks)
                     if unit:
                         behind.setdefault(unit, []).append(outcome)
-            gone = [outcome for name, unit in ask_units(list(behind), self.prober.runner).items() if self._gone(unit) for outcome in behind[name]]
+            gone = [outcome for name, unit in ask_units(list(behind), self.prober.runner).items() if self._is_hopeless(unit) for outcome in behind[name]]
             with self._news:
                 for outcome in gone:
                     outcome.hopeless = True
                 if gone:
                     self._news.notify()
 
-    def _gone(self, unit: UnitHealth) -> bool:
+    def _is_hopeless(self, unit: UnitHealth) -> bool:
         """Whether waiting for this unit is no use."""
         now = self.clock()
         if unit.active != "failed":

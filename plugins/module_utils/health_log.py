@@ -85,7 +85,7 @@ def _common(log: str, cause: str, remedy: str, fatal: bool = True) -> Failure:
     return Failure(re.compile(log), cause, remedy, fatal)
 
 
-_MODES = "`namei -l {path}` shows who may enter each folder on the way, `findmnt -T {path}` whether its file system is mounted noexec"
+_MODES = "`namei -l {path}` shows the permissions of each folder in the path, `findmnt -T {path}` whether its file system is mounted noexec"
 COMMON: tuple[Failure, ...] = (
     _common(
         r"(?:Failed to execute|EXEC spawning|locate executable) '?(?P<path>/[^\s':]+)'?: Permission denied",
@@ -94,7 +94,7 @@ COMMON: tuple[Failure, ...] = (
     ),
     _common(
         r"(?:Failed to execute|EXEC spawning|locate executable) '?(?P<path>/[^\s':]+)'?: No such file or directory",
-        "the program {path} is not there",
+        "the program {path} does not exist",
         "Run `site.yml` for this host without --limit and --tags: it installs what is missing.",
     ),
     _common(
@@ -102,17 +102,17 @@ COMMON: tuple[Failure, ...] = (
         "the program {path} is damaged, or made for another architecture",
         "Compare `file {path}` with `uname -m`; remove its folder and run `site.yml`, which installs it again.",
     ),
-    _common(r"status=217/USER", "the user that the unit runs as does not exist", "Run `site.yml`: it makes the user by /etc/sysusers.d."),
+    _common(r"status=217/USER", "the user that the unit runs as does not exist", "Run `site.yml`: it creates the user by /etc/sysusers.d."),
     _common(r"status=216/GROUP", "the group that the unit runs as does not exist", "Run `systemd-sysusers` and `site.yml` on the host."),
     _common(
         r"status=226/NAMESPACE",
-        "the unit's sandbox cannot be made: a path it names is missing, or the kernel refuses namespaces",
-        "The line before names the path; make it, or see `systemctl cat` of the unit for who added it.",
+        "the unit's sandbox cannot be created: a path in it is missing, or the kernel refuses namespaces",
+        "The previous line names the path; create it, or see `systemctl cat` of the unit for where it is set.",
     ),
     _common(
         r"status=243/CREDENTIALS",
         "a credential of the unit cannot be read",
-        "The line before names the file; `site.yml` writes it again.",
+        "The previous line names the file; `site.yml` writes it again.",
     ),
     _common(
         r"(?i)(?:(?P<address>[\w.:\[\]*-]+:\d+)[^:]*: (?:bind: )?address already in use"
@@ -134,7 +134,7 @@ COMMON: tuple[Failure, ...] = (
     _common(
         r"(?i)read-only file system",
         "a file system that it writes to is read-only",
-        "`journalctl -k` says why it was remounted so; repair and remount it (`findmnt -O ro`).",
+        "`journalctl -k` says why it was remounted; repair and remount it (`findmnt -O ro`).",
     ),
     _common(
         r"(?i)(structure needs cleaning|input/output error)",
@@ -144,33 +144,33 @@ COMMON: tuple[Failure, ...] = (
     _common(
         r"(?i)certificate (has expired or is not yet valid|has expired|is not yet valid)",
         "a certificate has expired, or a clock is wrong",
-        "Compare `timedatectl` on the nodes; `openssl x509 -noout -dates -in` tells of each file in /etc/ashlar/pki. `site.yml` renews what has expired.",
+        "Compare `timedatectl` on the nodes; `openssl x509 -noout -dates -in` shows dates of files in /etc/ashlar/pki. `site.yml` renews what has expired.",
     ),
     _common(
         r"(?i)(certificate signed by unknown authority|unable to get local issuer certificate|unknown ca\b)",
         "a peer shows a certificate of another CA",
-        "The nodes have certificates from different runs or sites: run `site.yml` for all of them, with the credentials that made the site.",
+        "The nodes have certificates from different runs or sites: run `site.yml` for all of them, with the site's original credentials.",
         fatal=False,
     ),
     _common(
         r"(?i)result 'oom-kill'|out of memory: killed|cannot allocate memory",
-        "the kernel ended it for lack of memory",
-        "`journalctl -k` says what used it up; give the node more memory, or the component less to do.",
+        "the kernel killed it for lack of memory",
+        "`journalctl -k` says what used it up; give the node more memory, or reduce the component's load.",
     ),
     _common(
         r"(?i)too many open files",
         "its limit of open files is reached",
-        "Raise LimitNOFILE by a drop-in of the unit, and look for what opens so many.",
+        "Raise LimitNOFILE with a drop-in for the unit, and look for what opens so many.",
     ),
     _common(
         r"(?i)(?:open|stat|read|mkdir|create|unlink|lstat|exec|\[Errno 13\][^']*)\s*'?(?P<path>/[^\s':]+)'?: permission denied",
         "its user may not use {path}",
-        "`namei -l {path}` shows owners and modes; `site.yml` puts right those of its own files.",
+        "`namei -l {path}` shows owners and modes; `site.yml` corrects those of its own files.",
     ),
     _common(
         r"Start request repeated too quickly",
-        "systemd has given up starting it, as it ended too often",
-        "The lines before say why it ended; mend that and run `site.yml` again, which starts it.",
+        "systemd has given up starting it, since it failed too often",
+        "The previous lines say why it failed; fix that and run `site.yml` again, which starts it.",
     ),
 )
 

@@ -239,7 +239,7 @@ def _cpus(host: Host, wanted: Wanted) -> Iterator[Problem]:
         yield Problem(
             "cpus",
             f"has {host.cpus()} CPU{'' if host.cpus() == 1 else 's'}, and the class {node_class} needs {needed}",
-            "give the machine more CPUs, take the class from the node, or lower base_min_cpus",
+            "give the machine more CPUs, remove the class from the node, or lower base_min_cpus",
         )
 
 
@@ -250,7 +250,7 @@ def _memory(host: Host, wanted: Wanted) -> Iterator[Problem]:
         yield Problem(
             "memory",
             f"has {found} MB of memory, and the class {node_class} needs {needed} MB",
-            "give the machine more memory, take the class from the node, or lower base_min_memory_mb",
+            "give the machine more memory, remove the class from the node, or lower base_min_memory_mb",
         )
 
 
@@ -261,7 +261,7 @@ def _disk(host: Host, wanted: Wanted) -> Iterator[Problem]:
         yield Problem(
             "disk",
             f"the disk under {wanted.disk_path} has {size / _GIB:.1f} GB, and the class {node_class} needs {needed} GB",
-            "give the machine a larger disk, take the class from the node, or lower base_min_disk_gb",
+            "give the machine a larger disk, remove the class from the node, or lower base_min_disk_gb",
         )
     percent = 100 * free / size if size else 0.0
     if percent < wanted.min_disk_free_percent:
@@ -327,7 +327,7 @@ def _names(host: Host, wanted: Wanted) -> Iterator[Problem]:
         yield Problem(
             "names",
             "/etc/resolv.conf names no name server: names outside of the cluster will not resolve",
-            "add a nameserver line to /etc/resolv.conf, if the host shall resolve names at all",
+            "add a nameserver line to /etc/resolv.conf, if the host should resolve names at all",
             fatal=False,
         )
 
@@ -339,7 +339,7 @@ def _peers(host: Host, wanted: Wanted) -> Iterator[Problem]:
             yield Problem(
                 "peers",
                 f"does not reach the node {peer.name} at {peer.address} port {peer.port}: {silent[peer.name]}",
-                f"see that {peer.name} runs, that its node_address is right and routed, and that no firewall between them drops packets;"
+                f"check that {peer.name} is running, that its node_address is correct and routed, and that no firewall between them drops packets;"
                 f" without it: --limit '!{peer.name}'",
             )
 
@@ -396,14 +396,14 @@ def _ports(host: Host, wanted: Wanted) -> Iterator[Problem]:
             yield Problem(
                 "ports",
                 f"{listener.protocol} port {listener.port}, which {port.component} needs ({port.name}), is taken by {by}",
-                f"stop what holds it ({stop}), or give {port.component} another port",
+                f"stop the process ({stop}), or give {port.component} another port",
             )
         else:
             yield Problem(
                 "ports",
                 f"{by} listens on {listener.protocol} port {listener.port}, inside of the range {port.first}-{port.last}"
                 f" of {port.component} ({port.name})",
-                f"let it listen elsewhere, or stop it ({stop})",
+                f"make it listen elsewhere, or stop it ({stop})",
                 fatal=False,
             )
 
@@ -501,7 +501,7 @@ def _mounts(host: Host, wanted: Wanted) -> Iterator[Problem]:
             yield Problem(
                 "mounts",
                 f"the file system of {path} is mounted noexec: {reason}",
-                f"take noexec from its line in /etc/fstab and mount it again: mount -o remount,exec \"$(findmnt -nT {path} -o TARGET)\"",
+                f"remove noexec from its line in /etc/fstab and mount it again: mount -o remount,exec \"$(findmnt -nT {path} -o TARGET)\"",
             )
     for path in ("/etc", "/opt", "/usr/local", "/var/lib"):
         if "ro" in host.mount_flags(path):
@@ -515,8 +515,8 @@ def _leftovers(host: Host, wanted: Wanted) -> Iterator[Problem]:
             if name.endswith((".conf", ".conflist", ".json")) and name < _OUR_CNI:
                 yield Problem(
                     "leftovers",
-                    f"{_CNI_FOLDER}/{name} comes before {_OUR_CNI}, so pods would get their network by it",
-                    "move it away, if what it belongs to is gone",
+                    f"{_CNI_FOLDER}/{name} comes before {_OUR_CNI}, so pods would get their network from it",
+                    "move it away, if it is no longer used",
                 )
     for unit in ("kubelet.service", "containerd.service", "etcd.service", "consul.service", "haproxy.service"):
         for folder in _UNIT_FOLDERS[:-1]:
@@ -533,7 +533,7 @@ def _filters(host: Host, wanted: Wanted) -> Iterator[Problem]:
         if (family, table) != ("inet", "ashlar"):
             yield Problem(
                 "firewalls",
-                f"the chain {chain} of the nftables table {family} {table} drops by policy what it does not name (hook {hook}),"
+                f"the chain {chain} of the nftables table {family} {table} drops by policy what it does not list (hook {hook}),"
                 " also what Ashlar's own firewall accepts",
                 f"remove the table (nft delete table {family} {table}, and from /etc/nftables.conf), or let it pass the platform's ports"
                 " and skip this check",

@@ -24,7 +24,7 @@ UNSURE = (TreeError, FileError, OSError, ValueError, KeyError, TypeError, Attrib
 ARGUMENTS = ("name", "state", "files", "directories", "links", "validate", "units")
 
 
-def asked(arguments: Mapping[str, Any], sources: Sequence[Source]) -> dict[str, Any]:
+def task_record(arguments: Mapping[str, Any], sources: Sequence[Source]) -> dict[str, Any]:
     """What is remembered of a task; {} for one that cannot be surveyed."""
     if not arguments.get("fingerprint") or arguments["state"] == "absent":
         return {}

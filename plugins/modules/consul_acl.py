@@ -125,7 +125,7 @@ def main() -> None:
     try:
         if given["agent_token"]:
             if not module.check_mode:
-                catalogue.retried(lambda: agent.request("PUT", "/v1/agent/token/agent", {"Token": given["agent_token"]}))
+                catalogue.retry(lambda: agent.request("PUT", "/v1/agent/token/agent", {"Token": given["agent_token"]}))
             module.exit_json(changed=True, steps=["the agent has its token"])
         want = wanted(given["owner"], given["datacenter"] or "", *({str(k): str(v) for k, v in given[key].items()} for key in ("policies", "tokens", "agents")))
         done = catalogue.settle(want, module.check_mode)
@@ -133,7 +133,7 @@ def main() -> None:
         if not module.check_mode:
             module.fail_json(msg=str(error))
         module.warn(f"what would change cannot be told: {error}")
-        done = ["the catalogue gets what is asked for, once it is there"]
+        done = ["Consul is not running yet; it will get its policies and tokens once it is"]
     except ConsulError as error:
         module.fail_json(msg=str(error))
     result: dict[str, Any] = {"changed": bool(done), "steps": done}

@@ -247,7 +247,7 @@ from ansible_collections.ashlar.stack.plugins.module_utils.tree_bundle import Bu
 from ansible_collections.ashlar.stack.plugins.module_utils.tree_files import host_files
 from ansible_collections.ashlar.stack.plugins.module_utils.tree_run import HostRunner
 from ansible_collections.ashlar.stack.plugins.module_utils.tree_spec import spec_of
-from ansible_collections.ashlar.stack.plugins.module_utils.tree_survey import asked
+from ansible_collections.ashlar.stack.plugins.module_utils.tree_survey import task_record
 
 OWNER = {"owner": {"type": "str", "default": "root"}, "group": {"type": "str", "default": "root"}}
 PATH = {"path": {"type": "str", "required": True}}
@@ -300,7 +300,7 @@ def main() -> None:
         sources = unpack(arguments["bundle"]) if arguments["bundle"] else []
         with host_files(arguments["root"]) as files:
             live = arguments["root"] == "/"
-            result = Tree(spec, sources, files, HostRunner(), live=live, asked=asked(arguments, sources)).lay(module.check_mode)
+            result = Tree(spec, sources, files, HostRunner(), live=live, asked=task_record(arguments, sources)).lay(module.check_mode)
     except (TreeError, BundleError) as error:
         module.fail_json(msg=str(error))
     for warning in result.warnings:

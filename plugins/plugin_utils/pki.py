@@ -398,27 +398,27 @@ class Credentials:
             return None
         if key_pem is None:
             raise CertificatesError(
-                f"{folder}/ca.key is missing while {folder}/ca.crt exists: authority '{name}' can sign nothing. "
-                f"Put the key back from your backup; to start over with a new authority (all nodes get new certificates) remove {folder}."
+                f"{folder}/ca.key is missing while {folder}/ca.crt exists: the CA '{name}' can sign nothing. "
+                f"Restore the key from your backup; to start over with a new CA (all nodes get new certificates) remove {folder}."
             )
         certificates = self._parse_certificates(folder / "ca.crt", certificate_pem)
         key = self._parse_key(folder / "ca.key", key_pem)
         if _public_pem(key) != _certificate_public_pem(certificates[0]):
             raise CertificatesError(
-                f"{folder}/ca.key does not belong to the first certificate in {folder}/ca.crt. Put the matching pair back from your backup."
+                f"{folder}/ca.key does not belong to the first certificate in {folder}/ca.crt. Restore the matching pair from your backup."
             )
         if certificates[0].not_valid_after_utc <= self.now:
             raise CertificatesError(
-                f"{folder}/ca.crt: authority '{name}' expired on {certificates[0].not_valid_after_utc:%Y-%m-%d}; what it signs is not accepted. "
-                f"Check this machine's clock; if it is right, remove {folder} to make a new authority and run again on all nodes."
+                f"{folder}/ca.crt: the CA '{name}' expired on {certificates[0].not_valid_after_utc:%Y-%m-%d}; certificates that it signs are not accepted. "
+                f"Check this machine's clock; if it is right, remove {folder} to create a new CA and run again on all nodes."
             )
         try:
             constraints = certificates[0].extensions.get_extension_for_class(x509.BasicConstraints).value
             certificates[0].extensions.get_extension_for_class(x509.SubjectKeyIdentifier)
         except x509.ExtensionNotFound as error:
-            raise CertificatesError(f"{folder}/ca.crt is not the certificate of an authority: {error}.") from None
+            raise CertificatesError(f"{folder}/ca.crt is not a CA certificate: {error}.") from None
         if not constraints.ca:
-            raise CertificatesError(f"{folder}/ca.crt is not the certificate of an authority (its basic constraints say CA:FALSE).")
+            raise CertificatesError(f"{folder}/ca.crt is not a CA certificate (its basic constraints say CA:FALSE).")
         return Authority(name, certificates[0], key, certificate_pem.decode())
 
     def _create_authority(self, name: str) -> Authority:

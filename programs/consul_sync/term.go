@@ -218,7 +218,7 @@ func (t *term) judge(key string, err error) {
 	case errors.Is(err, errFenced), errors.Is(err, errNoNode):
 		t.end(err)
 	case errors.As(err, &refused):
-		t.well()
+		t.reportRecovery()
 		t.teller.tell(key, refused.text)
 		t.queue.Forget(key)
 		t.queue.AddAfter(key, slowRetry)
@@ -227,20 +227,20 @@ func (t *term) judge(key string, err error) {
 		var status statusError
 		t.silent.Store(!errors.As(err, &status))
 		if t.failing.CompareAndSwap(0, time.Now().UnixNano()) {
-			log.Printf("Consul does not do what it is asked, it is tried again: %v", err)
+			log.Printf("Consul request failed, retrying: %v", err)
 		}
 		t.queue.AddRateLimited(key)
 	}
 }
 
-// well: Consul does what it is asked.
-func (t *term) well() {
+// reportRecovery logs that Consul answers again after failures.
+func (t *term) reportRecovery() {
 	if t.failing.Swap(0) != 0 {
 		log.Print("Consul answers again.")
 	}
 }
 
-// reconcile makes the catalogue have of a Service what it shall have.
+// reconcile makes the catalog match a Service.
 func (t *term) reconcile(ctx context.Context, key string) error {
 	service := t.sight.service(key)
 	name, refusal := t.settle(key, service)
@@ -284,7 +284,7 @@ func (t *term) write(ctx context.Context, key string, steps []change) error {
 		t.figures.writes.Add(1)
 		err := t.catalogue.write(ctx, t.fence, operations)
 		if err == nil {
-			t.well()
+			t.reportRecovery()
 		}
 		t.mu.Lock()
 		if err != nil {
@@ -328,7 +328,7 @@ func (t *term) known(ctx context.Context, key string) (map[string]instance, erro
 		}
 		return nil, err
 	}
-	t.well()
+	t.reportRecovery()
 	ours, _ := sorted(found)
 	t.mu.Lock()
 	defer t.mu.Unlock()

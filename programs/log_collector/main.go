@@ -128,7 +128,7 @@ func run(path string, check bool) error {
 	for _, one := range stores {
 		others.Go(func() { one.send(ctx) })
 	}
-	others.Go(func() { spool.keep(written, func() int64 { return settled(stores) }, made.told) })
+	others.Go(func() { spool.keep(written, func() int64 { return settled(stores) }, made.reportLost) })
 	go lines.turn(written)
 	readers.Wait()
 	close(written)
@@ -138,7 +138,7 @@ func run(path string, check bool) error {
 	return nil
 }
 
-func (f *figures) told(lost int) {
+func (f *figures) reportLost(lost int) {
 	f.lost.Add(int64(lost))
 	log.Printf("the spool is full: its oldest %d lines are gone, which not every store has got", lost)
 }

@@ -119,7 +119,7 @@ def test_a_plan_is_shown_and_nothing_is_done(before: dict[str, Any]) -> None:
     workers(2)
     code, said = playbooks("playbooks/machines.yml", variables=("--check",))
     assert code == 0
-    assert "terraform/local (workspace mol-terraform): 2 to create" in said and f"machines made: {NEW}\n" in said
+    assert "terraform/local (workspace mol-terraform): 2 to create" in said and f"machines created: {NEW}\n" in said
     lines = [line.split()[-1] for line in said.splitlines() if re.match(r" +(\+|~|-|-/\+) terraform_data", line)]
     assert lines == [f'terraform_data.generation["{NEW}"]', f'terraform_data.node["{NEW}"]'], "exactly one node, and nothing else"
     assert containers() == set(OLD)

@@ -63,7 +63,7 @@ def reason(error: Exception) -> str:
     inner = error.reason if isinstance(error, urllib.error.URLError) else error
     text = str(inner) or type(inner).__name__
     if isinstance(inner, ssl.SSLCertVerificationError):
-        return f"its certificate is not trusted ({inner.verify_message}). Where a proxy inspects TLS, name the file of its authority in REQUESTS_CA_BUNDLE"
+        return f"its certificate is not trusted ({inner.verify_message}). If a proxy inspects TLS, set REQUESTS_CA_BUNDLE to the file of its CA"
     if "407" in text:
         return f"{text}. Give the proxy its user and password: https_proxy=http://user:password@host:port"
     return text

@@ -91,7 +91,7 @@ def adopt(resources: Sequence[Resource], adoption: Adoption, output: str | None)
     adopted = Adopted()
     found = Resources(resources)
     faults: list[str] = []
-    machines = [one for one in resources if one.managed and one.type in adoption.mappings and not _gone(one, adoption.mappings[one.type], found)]
+    machines = [one for one in resources if one.managed and one.type in adoption.mappings and not _is_gone(one, adoption.mappings[one.type], found)]
     if not machines:
         raise StateFault(_no_machine(resources, adoption, output))
     candidates, unclassified = _classified(machines, adoption, found, faults)
@@ -193,7 +193,7 @@ def _classes(one: Resource, fields: Fields, labels: Mapping[str, str], name: str
         words = [word for word in class_words(next(all_of(fields["classes"], one.attributes, found), None)) if word in NODE_CLASSES]
     else:
         places = all_of(fields.get("says", fields.get("labels", ())), one.attributes, found)
-        words = next((words for place in places if (words := _said(place, adoption.classes_from))), [])
+        words = next((words for place in places if (words := _classes_in(place, adoption.classes_from))), [])
         unknown = [word for word in words if word not in NODE_CLASSES]
         if unknown:
             return None, unknown[0]
@@ -202,7 +202,7 @@ def _classes(one: Resource, fields: Fields, labels: Mapping[str, str], name: str
     return (None if rule is None else list(rule.classes)), None
 
 
-def _said(place: Any, classes_from: str) -> list[str]:
+def _classes_in(place: Any, classes_from: str) -> list[str]:
     """The words that tags say under ``classes_from``."""
     tags = as_labels(place)
     if classes_from in tags or isinstance(place, Mapping):
@@ -253,7 +253,7 @@ def _apart(name: str, suffixes: Sequence[str], taken: Mapping[str, Any]) -> list
     return names if all(suffixes) and len(set(names)) == len(names) and not any(one in taken for one in names) else None
 
 
-def _gone(one: Resource, fields: Fields, found: Resources) -> bool:
+def _is_gone(one: Resource, fields: Fields, found: Resources) -> bool:
     return not one.attributes or any(True for _ in all_of(fields.get("gone", ()), one.attributes, found))
 
 

@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """Makes and unmakes a site's machines: the root that its node file names is planned, what the plan means is decided, that plan is applied.
 
-Decisions (``read_changes``, ``refusal``, ``told``) are pure; ``Applier`` is the tool. Plans are read as JSON in the documented format:
+Decisions (``read_changes``, ``refusal``, ``describe``) are pure; ``Applier`` is the tool. Plans are read as JSON in the documented format:
 https://developer.hashicorp.com/terraform/internals/json-format, which OpenTofu keeps.
 """
 
@@ -51,7 +51,7 @@ _REMEDIES = (
     ),
     (r"(?i)quota|limit ?exceeded|insufficient.*capacity", "The provider has no room for it. Raise the quota or take another size, then run again."),
     (r"(?i)no value for required variable", "Give it in a file that var_files of the site's node file names, such as machines.tfvars."),
-    (r"(?i)failed to (query|install|instantiate) .*provider|could not connect to registry", "The provider can't be had from here. See terraform/README.md."),
+    (r"(?i)failed to (query|install|instantiate) .*provider|could not connect to registry", "The provider can't be downloaded here. See terraform/README.md."),
 )
 
 
@@ -200,7 +200,7 @@ def refusal(changes: Changes, site: str) -> str | None:
     )
 
 
-def told(changes: Changes, root: str) -> list[str]:
+def describe(changes: Changes, root: str) -> list[str]:
     """The plan as lines to read: machines first, then each object with what makes it change."""
     if not changes.any:
         return [f"{root}: nothing to change"]
@@ -208,12 +208,12 @@ def told(changes: Changes, root: str) -> list[str]:
     counts = {action: sum(one.action == action for one in changes.objects) for action in signs}
     words = {"create": "to create", "update": "to change", "delete": "to destroy", "replace": "to replace"}
     summary = ", ".join(f"{count} {words[action]}" for action, count in counts.items() if count)
-    lines = [f"{root}: {summary or 'only what it says of its machines changes'}"]
+    lines = [f"{root}: {summary or 'only its data about machines changes'}"]
     for what, names in (
-        ("made", changes.made),
-        ("ENDED", changes.ended),
+        ("created", changes.made),
+        ("DESTROYED", changes.ended),
         ("REPLACED", changes.replaced),
-        ("gone, made again", changes.lost),
+        ("gone, recreated", changes.lost),
         ("changed", changes.altered),
     ):
         if names:
@@ -268,7 +268,7 @@ class Applier:
             raise MachinesError(f"{self.root.shown} {fault}") from None
 
     @contextmanager
-    def planned(self, destroy: bool = False) -> Iterator[tuple[Changes, Path]]:
+    def plan(self, destroy: bool = False) -> Iterator[tuple[Changes, Path]]:
         """What would change, and the plan's file, which is gone afterwards: it may hold secrets.
 
         :raises MachinesError: the tool fails.

@@ -244,7 +244,7 @@ class Waiter:
         if wrong:
             count = "A machine is" if len(wrong) == 1 else f"{len(wrong)} of {len(machines)} machines are"
             lines = [f"{count} not ready for Ansible:", *(f"  {name}: {said}" for name, said in wrong.items())]
-            lines.append("Run again after that: what is made stays, and only what misses is waited for.")
+            lines.append("Fix that and run again: existing machines are kept.")
             raise MachinesError("\n".join(lines))
 
     def _tell(self, done: threading.Event) -> None:
@@ -317,13 +317,13 @@ def explained(machine: Reach, errors: str, known_hosts: str) -> tuple[bool, str]
     last = next((line.strip() for line in reversed(errors.splitlines()) if line.strip()), "ssh said nothing")
     where = f"{machine.user or 'ssh'}@{machine.known_as}"
     if re.search(r"REMOTE HOST IDENTIFICATION HAS CHANGED|Host key verification failed|host key .*(has changed|not known)", errors, re.IGNORECASE):
-        same = f"though it is the same machine ({machine.id})" if machine.id else "and whoever made it does not say that it was made anew"
+        same = f"though it is the same machine ({machine.id})" if machine.id else "and nothing says that it was replaced"
         return True, (
-            f"{machine.known_as} shows another host key than {known_hosts} has, {same}. Somebody may listen in. "
+            f"{machine.known_as} has a different host key than {known_hosts}, {same}. This may be a man-in-the-middle attack. "
             f"If its key was changed on purpose, run: ssh-keygen -f {shlex.quote(known_hosts)} -R {shlex.quote(machine.known_as)}"
         )
     if "Permission denied" in errors:
-        return False, f"{where} does not take the key {machine.key_file or 'that ssh offers'}: {last}"
+        return False, f"{where} does not accept the key {machine.key_file or 'that ssh offers'}: {last}"
     return False, f"{where} does not answer by SSH: {last}"
 
 

@@ -90,7 +90,7 @@ def _receivers(receivers: Sequence[Any], shared: Mapping[str, Any]) -> Iterator[
     for number, receiver in enumerate(receivers):
         place: Path_ = ("alertmanager_receivers", number)
         if not isinstance(receiver, Mapping) or not receiver.get("name"):
-            yield Problem("", place, "has no name. A receiver has `name`, which routes refer to, and who is told, such as `webhook_configs`.")
+            yield Problem("", place, "has no name. A receiver has `name`, which routes refer to, and notifiers such as `webhook_configs`.")
             continue
         name = str(receiver["name"])
         who = f"the receiver {name}"
@@ -107,7 +107,7 @@ def _receivers(receivers: Sequence[Any], shared: Mapping[str, Any]) -> Iterator[
                 told = True
                 continue
             if not isinstance(configurations, list):
-                yield Problem("", (*place, key), f"of {who} is no list. Give a list, one entry for each that is told.")
+                yield Problem("", (*place, key), f"of {who} is not a list. Give a list with one entry per recipient.")
                 told = True
                 continue
             for index, configuration in enumerate(configurations):

@@ -106,13 +106,13 @@ class Question:
     may_be_empty: bool
 
 
-def provided(components: Collection[str]) -> set[str]:
+def built_in_sources(components: Collection[str]) -> set[str]:
     """The data sources that Grafana has on a site with these components."""
     needed = {"logs": "victorialogs"}
     return {uid for uid in SOURCES if needed.get(uid, uid) in components}
 
 
-def added(sources: Any) -> tuple[set[str], list[Problem]]:
+def read_sources(sources: Any) -> tuple[set[str], list[Problem]]:
     """uids of ``grafana_data_sources``, and what is wrong with them."""
     uids: set[str] = set()
     problems: list[Problem] = []
@@ -154,7 +154,7 @@ def read(root: Path, places: Iterable[tuple[Path, bool]], components: Collection
             continue
         if file.suffix == ".json":
             found.append(Dashboard(file.stem, str(data["title"]), "", (), (), file, own, data))
-        elif _wanted(data, components):
+        elif _is_wanted(data, components):
             found.append(_page(file, data, own, components))
     return found, problems
 
@@ -173,7 +173,7 @@ def check(
         problems += _sources(page, sources)
         problems += _variables(page)
     if promtool and scratch:
-        problems += _judged(dashboards, promtool, scratch)
+        problems += _check_queries(dashboards, promtool, scratch)
     return problems
 
 
@@ -218,7 +218,7 @@ def render(page: Dashboard) -> dict[str, Any]:
             }
         ],
         "templating": {"list": [_choice(variable) for variable in page.variables]},
-        "panels": list(_placed(page)),
+        "panels": list(_layout(page)),
     }  # fmt: skip
 
 
@@ -230,7 +230,7 @@ def dump(page: Dashboard) -> str:
 # ------------------------------------------------------------------------------------------------------------------------------- reading
 
 
-def _wanted(part: Mapping[str, Any], components: Collection[str] | None) -> bool:
+def _is_wanted(part: Mapping[str, Any], components: Collection[str] | None) -> bool:
     needs = part.get("needs") or []
     return components is None or not needs or any(name in components for name in needs)
 
@@ -243,7 +243,7 @@ def _page(file: Path, data: Mapping[str, Any], own: bool, components: Collection
     rows = [
         Row(row.get("title", ""), panels)
         for row in data["rows"]
-        if _wanted(row, components) and (panels := [_panel(panel) for panel in row["panels"] if _wanted(panel, components)])
+        if _is_wanted(row, components) and (panels := [_panel(panel) for panel in row["panels"] if _is_wanted(panel, components)])
     ]
     return Dashboard(file.stem, data["title"], data["description"], variables, rows, file, own)
 
@@ -334,7 +334,7 @@ def _variables(page: Dashboard) -> Iterator[Problem]:
                 yield Problem(str(page.file), (), f"{text} Compare with =~.")
 
 
-def _judged(dashboards: Sequence[Dashboard], promtool: Callable[[Sequence[Path]], str], scratch: Path) -> list[Problem]:
+def _check_queries(dashboards: Sequence[Dashboard], promtool: Callable[[Sequence[Path]], str], scratch: Path) -> list[Problem]:
     """What Prometheus' own parser says, by a file of recording rules with one rule for each query."""
     asked = [
         (page, question) for page in dashboards for question in questions(page, {one.name: "x" for one in page.variables}) if question.source == "prometheus"
@@ -383,7 +383,7 @@ def _choice(variable: Variable) -> dict[str, Any]:
     return made | ({"allValue": ".+", "current": {"text": ["All"], "value": ["$__all"]}} if variable.several else {})
 
 
-def _placed(page: Dashboard) -> Iterator[dict[str, Any]]:
+def _layout(page: Dashboard) -> Iterator[dict[str, Any]]:
     """Panels with numbers and places: rows from the top, panels from the left until a line is full."""
     number, y = 0, 0
     for row in page.rows:
@@ -396,12 +396,12 @@ def _placed(page: Dashboard) -> Iterator[dict[str, Any]]:
             if x + panel.width > COLUMNS:
                 x, y, tallest = 0, y + tallest, 0
             number += 1
-            yield {**_drawn(panel), "id": number, "gridPos": {"x": x, "y": y, "w": panel.width, "h": panel.height}}
+            yield {**_render_panel(panel), "id": number, "gridPos": {"x": x, "y": y, "w": panel.width, "h": panel.height}}
             x, tallest = x + panel.width, max(tallest, panel.height)
         y += tallest
 
 
-def _drawn(panel: Panel) -> dict[str, Any]:
+def _render_panel(panel: Panel) -> dict[str, Any]:
     instant = panel.kind in ("number", "bars", "table")
     made: dict[str, Any] = {
         "type": KINDS[panel.kind],

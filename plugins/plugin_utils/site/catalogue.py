@@ -219,7 +219,7 @@ def _route(manifest: Manifest, index: int, port: Port, manifests: Mapping[str, M
     if port.protocol != "tcp" or port.first != port.last:
         yield Problem(manifest.file, ("ports", index, "route"), f"is on {port.protocol} port {port.shown}. Allowed: on one TCP port.")
     if not manifest.health:
-        yield Problem(manifest.file, ("ports", index, "route"), "is of a component without health checks, which is not in the catalogue. Add health checks.")
+        yield Problem(manifest.file, ("ports", index, "route"), "is of a component without health checks, so Consul does not list it. Add health checks.")
     if not {"nodes", "any", *edges} & set(port.sources):
         text = f"is not open to the edge. Allowed: {listed(edges or ['nodes'])}, nodes or any among them. Add one."
         yield Problem(manifest.file, ("ports", index, "from"), text)
@@ -245,7 +245,7 @@ def _references(manifest: Manifest, slots: Mapping[str, Slot], manifests: Mappin
     for index, entry in enumerate(manifest.metrics):
         if entry["url"].startswith("https:") != ("authority" in entry):
             text = f"is {quoted(entry['url'])}{'' if 'authority' in entry else ' without an authority'}."
-            allowed = "Allowed: https with the authority that signed its certificate, or http without one."
+            allowed = "Allowed: https with the CA that signed its certificate, or http without one."
             yield Problem(manifest.file, ("metrics", index, "url"), f"{text} {allowed}")
         try:
             re.compile(entry.get("drop", ""))

@@ -179,7 +179,7 @@ def check_credentials(folder: Path) -> Iterable[Problem]:
         yield Problem(str(folder), (), "is not a folder. Allowed: a folder of mode 0700, made on the first run. Move it away.")
         return
     if stat.S_IMODE(mode) != 0o700:
-        why = "since the keys of the site's authorities lie there"
+        why = "since the keys of the site's CAs are there"
         text = f"has mode {stat.S_IMODE(mode):04o}. Allowed: 0700, {why}. Run: chmod 0700 {folder}"
         yield Problem(str(folder), (), text)
     try:

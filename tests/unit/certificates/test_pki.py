@@ -184,12 +184,12 @@ class TestBrokenFolder:
 
     def test_an_authority_that_expired(self, tmp_path: Path, root: Path) -> None:
         message = self.fails(tmp_path, NOW + datetime.timedelta(days=3651))
-        assert "authority 'etcd' expired on 2036-11-18" in message and "clock" in message
+        assert "the CA 'etcd' expired on 2036-11-18" in message and "clock" in message
 
     def test_a_leaf_in_the_place_of_an_authority(self, tmp_path: Path, root: Path) -> None:
         for end in ("crt", "key"):
             (root / f"authorities/etcd/ca.{end}").write_bytes((root / NODE / f"server.{end}").read_bytes())
-        assert "is not the certificate of an authority" in self.fails(tmp_path)
+        assert "is not a CA certificate" in self.fails(tmp_path)
 
     def test_a_damaged_leaf_says_that_it_may_go(self, tmp_path: Path, root: Path) -> None:
         (root / NODE / "server.crt").write_text("nonsense")

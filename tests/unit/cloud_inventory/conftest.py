@@ -23,7 +23,7 @@ from ansible.plugins.doc_fragments import constructed, inventory_cache
 from ansible_collections.ashlar.stack.plugins.doc_fragments import machines
 from ansible_collections.ashlar.stack.plugins.inventory import cloud as plugin
 from ansible_collections.ashlar.stack.plugins.plugin_utils.machines.clouds import wire
-from ansible_collections.ashlar.stack.plugins.plugin_utils.machines.clouds.common import retried
+from ansible_collections.ashlar.stack.plugins.plugin_utils.machines.clouds.common import retry
 from clouds import Replay, key_file, openrc
 from moto.server import ThreadedMotoServer
 
@@ -50,7 +50,7 @@ def no_credentials(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
 def quick(monkeypatch: pytest.MonkeyPatch) -> list[float]:
     """No pauses between attempts; those that were asked for, in seconds, are noted."""
     pauses: list[float] = []
-    monkeypatch.setattr(wire, "retried", lambda call, attempts: retried(call, attempts, pauses.append))
+    monkeypatch.setattr(wire, "retry", lambda call, attempts: retry(call, attempts, pauses.append))
     return pauses
 
 

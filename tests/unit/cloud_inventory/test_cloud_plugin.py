@@ -21,7 +21,7 @@ from ansible_collections.ashlar.stack.plugins.plugin_utils.machines.clouds.commo
     Instance,
     Transient,
     in_regions,
-    retried,
+    retry,
     without,
 )
 from ansible_collections.ashlar.stack.plugins.plugin_utils.machines.clouds.mapping import Sources, machines_of, restored, stored
@@ -189,7 +189,7 @@ def test_attempts_have_an_end_and_pauses_a_limit() -> None:
         raise Transient(CloudError("down"), 3600.0 if len(pauses) == 2 else 0.0)
 
     with pytest.raises(CloudError, match="down"):
-        retried(call, 9, pauses.append, lambda: 1.0)
+        retry(call, 9, pauses.append, lambda: 1.0)
     assert pauses == [0.5, 1, LONGEST_PAUSE, 4, 8, 16, LONGEST_PAUSE, LONGEST_PAUSE]
 
 

@@ -16,7 +16,7 @@ from ansible_collections.ashlar.stack.plugins.module_utils.consul import (
     Token,
     Wanted,
     accessor,
-    judged,
+    check_response,
     silent_servers,
     wanted,
 )
@@ -180,7 +180,7 @@ def test_servers_that_are_not_reached_are_named() -> None:
 
 def test_a_token_that_is_not_known_is_told_before_the_time_is_up() -> None:
     def ask(*_: Any) -> Any:
-        return judged("GET", "/v1/acl/token/self", 403, "ACL not found")
+        return check_response("GET", "/v1/acl/token/self", 403, "ACL not found")
 
     clock = iter(range(10000))
     with pytest.raises(ConsulError, match="does not know the token"):
@@ -199,19 +199,19 @@ def test_a_token_that_is_not_known_is_told_before_the_time_is_up() -> None:
 )
 def test_what_passes_by_itself_is_asked_again(status: int, text: str) -> None:
     with pytest.raises(NotYet):
-        judged("PUT", "/v1/acl/policy", status, text)
+        check_response("PUT", "/v1/acl/policy", status, text)
 
 
 @pytest.mark.parametrize(("status", "text"), [(500, "Failed to parse ACL rules: 1:8: expected"), (403, "Permission denied"), (400, "Bad request")])
 def test_what_is_wrong_is_told_at_once(status: int, text: str) -> None:
     with pytest.raises(ConsulError, match="PUT /v1/acl/policy: HTTP"):
-        judged("PUT", "/v1/acl/policy", status, text)
+        check_response("PUT", "/v1/acl/policy", status, text)
 
 
 def test_answers_are_read() -> None:
-    assert judged("GET", "/x", 200, '{"a": 1}') == {"a": 1}
-    assert judged("PUT", "/x", 200, "") is None
-    assert judged("DELETE", "/x", 404, "not found") is None
+    assert check_response("GET", "/x", 200, '{"a": 1}') == {"a": 1}
+    assert check_response("PUT", "/x", 200, "") is None
+    assert check_response("DELETE", "/x", 404, "not found") is None
 
 
 @pytest.mark.parametrize(

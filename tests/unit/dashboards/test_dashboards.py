@@ -163,14 +163,14 @@ def test_a_wrong_exported_page_is_one_sentence(exported: Any, said: str, tmp_pat
 
 
 def test_data_sources_follow_the_components() -> None:
-    assert dashboards.provided(["prometheus", "etcd"]) == {"prometheus"}
-    assert dashboards.provided(["prometheus", "alertmanager", "victorialogs"]) == {"prometheus", "alertmanager", "logs"}
+    assert dashboards.built_in_sources(["prometheus", "etcd"]) == {"prometheus"}
+    assert dashboards.built_in_sources(["prometheus", "alertmanager", "victorialogs"]) == {"prometheus", "alertmanager", "logs"}
 
 
 def test_a_sites_own_data_sources_have_a_name_of_their_own() -> None:
     mine = {"name": "Sales", "uid": "sales", "type": "mysql"}
-    assert dashboards.added([mine]) == ({"sales"}, [])
-    said = [problem.text for problem in dashboards.added([mine, mine, {**mine, "uid": "logs"}, {"name": "x"}])[1]]
+    assert dashboards.read_sources([mine]) == ({"sales"}, [])
+    said = [problem.text for problem in dashboards.read_sources([mine, mine, {**mine, "uid": "logs"}, {"name": "x"}])[1]]
     assert said == [
         'is "sales", which another data source has. Choose another.',
         'is "logs", which another data source has. Choose another.',

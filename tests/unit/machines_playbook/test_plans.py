@@ -10,7 +10,16 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from ansible_collections.ashlar.stack.plugins.plugin_utils.machines.apply import Applier, Changes, MachinesError, Root, read_changes, refusal, roots_of, told
+from ansible_collections.ashlar.stack.plugins.plugin_utils.machines.apply import (
+    Applier,
+    Changes,
+    MachinesError,
+    Root,
+    describe,
+    read_changes,
+    refusal,
+    roots_of,
+)
 
 
 def change(address: str, *actions: str, type: str = "terraform_data", **more: Any) -> dict[str, Any]:
@@ -29,7 +38,7 @@ A, B = {"id": "i-1", "private_ip": "192.0.2.1"}, {"id": "i-2", "private_ip": "19
 def test_nothing_to_change() -> None:
     changes = read_changes(plan(change("aws_instance.node", "no-op"), change("data.x", "read"), before={"a": A}, after={"a": A}))
     assert changes == Changes() and not changes.any and refusal(changes, "inventories/x") is None
-    assert told(changes, "terraform/aws") == ["terraform/aws: nothing to change"]
+    assert describe(changes, "terraform/aws") == ["terraform/aws: nothing to change"]
 
 
 def test_what_is_known_only_after_the_apply_is_no_change_of_those_that_are_there() -> None:
@@ -76,9 +85,9 @@ def test_a_machine_that_is_gone_already_is_made_anew_without_asking() -> None:
     )
     changes = read_changes(lost)
     assert (changes.lost, changes.replaced) == (("a",), ()) and refusal(changes, "x") is None
-    assert told(changes, "terraform/local") == [
+    assert describe(changes, "terraform/local") == [
         "terraform/local: 1 to change, 1 to replace",
-        "  machines gone, made again: a",
+        "  machines gone, recreated: a",
         '      ~ terraform_data.generation["a"]  (input, output)',
         '    -/+ terraform_data.node["a"]  (triggers_replace)',
     ]
@@ -150,7 +159,7 @@ esac"""
 
 def test_exactly_the_plan_that_was_shown_is_applied(stage: Stage) -> None:
     applier = stage.applier(GOOD)
-    with applier.planned() as (changes, file):
+    with applier.plan() as (changes, file):
         assert [one.address for one in changes.objects] == ["n.a"]
         applier.apply(file)
     assert stage.said == ["  n.a: Creating...", "  n.a: Creation complete after 3s"]
@@ -162,7 +171,7 @@ def test_exactly_the_plan_that_was_shown_is_applied(stage: Stage) -> None:
 
 def test_the_root_learns_the_sites_folder_as_others_would_say_it(stage: Stage) -> None:
     applier = stage.applier('[ "$TF_VAR_site_folder $TF_WORKSPACE" = "../site eu" ] || exit 1; [ $1 = show ] && echo "{}"; exit 0')
-    with applier.planned(destroy=True) as (changes, _):
+    with applier.plan(destroy=True) as (changes, _):
         assert not changes.any
     assert " -destroy" in stage.calls[1]
 
@@ -183,7 +192,7 @@ def test_the_root_learns_the_sites_folder_as_others_would_say_it(stage: Stage) -
 def test_a_tool_that_fails_is_one_clear_error(script: str, words: str, stage: Stage) -> None:
     begun = time.monotonic()
     applier = stage.applier(script, seconds=1 if "sleep" in script else 20)
-    with pytest.raises(MachinesError, match=words) as caught, applier.planned():
+    with pytest.raises(MachinesError, match=words) as caught, applier.plan():
         pass
     assert "root (workspace eu)" in str(caught.value) and "\n" not in str(caught.value)
     assert time.monotonic() - begun < 15
@@ -191,7 +200,7 @@ def test_a_tool_that_fails_is_one_clear_error(script: str, words: str, stage: St
 
 def test_secrets_of_the_environment_are_not_repeated(stage: Stage) -> None:
     applier = stage.applier('echo "Error: bad password hunter22hunter22" >&2; exit 1', OS_PASSWORD="hunter22hunter22")
-    with pytest.raises(MachinesError, match=r"bad password \*\*\*"), applier.planned():
+    with pytest.raises(MachinesError, match=r"bad password \*\*\*"), applier.plan():
         pass
 
 

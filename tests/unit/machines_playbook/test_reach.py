@@ -81,7 +81,7 @@ def test_what_ssh_said_is_explained() -> None:
     final, said = explained(reach(id="i-1", port=2222), CHANGED, "/site/known_hosts")
     assert final and "though it is the same machine (i-1)" in said and "ssh-keygen -f /site/known_hosts -R '[192.0.2.1]:2222'" in said
     final, said = explained(reach(user="admin"), "admin@192.0.2.1: Permission denied (publickey).\n", "k")
-    assert not final and "admin@192.0.2.1 does not take the key" in said
+    assert not final and "admin@192.0.2.1 does not accept the key" in said
     assert explained(reach(), "ssh: connect to host 192.0.2.1 port 22: Connection refused\n", "k")[1].endswith("Connection refused")
 
 
@@ -119,9 +119,9 @@ def test_a_machine_is_waited_for_until_it_answers(tmp_path: Path, ssh: Any) -> N
     ("script", "words"),
     [
         ('echo "ssh: connect to host: Connection timed out" >&2; exit 255', "b: ssh@192.0.2.2 does not answer by SSH: .*timed out .for 2 s."),
-        ('echo "Permission denied (publickey)." >&2; exit 255', "b: ssh@192.0.2.2 does not take the key"),
+        ('echo "Permission denied (publickey)." >&2; exit 255', "b: ssh@192.0.2.2 does not accept the key"),
         ('echo "cloud-init failed: status: error"; exit 42', "b: cloud-init failed: status: error; look there: /var/log/cloud-init-output.log"),
-        ('echo "Host key verification failed." >&2; exit 255', "b: 192.0.2.2 shows another host key"),
+        ('echo "Host key verification failed." >&2; exit 255', "b: 192.0.2.2 has a different host key"),
     ],
     ids=["silent", "key", "cloud-init", "changed"],
 )

@@ -292,19 +292,19 @@ def _other_firewall(host: FakeHost) -> None:
             _few_cpus,
             "cpus",
             "has 1 CPU, and the class control needs 2",
-            "give the machine more CPUs, take the class from the node, or lower base_min_cpus",
+            "give the machine more CPUs, remove the class from the node, or lower base_min_cpus",
         ),
         (
             _little_memory,
             "memory",
             "has 1024 MB of memory, and the class control needs 1700 MB",
-            "give the machine more memory, take the class from the node, or lower base_min_memory_mb",
+            "give the machine more memory, remove the class from the node, or lower base_min_memory_mb",
         ),
         (
             _small_disk,
             "disk",
             "the disk under /var/lib has 8.0 GB, and the class control needs 20 GB",
-            "give the machine a larger disk, take the class from the node, or lower base_min_disk_gb",
+            "give the machine a larger disk, remove the class from the node, or lower base_min_disk_gb",
         ),
         (
             _full_disk,
@@ -329,7 +329,7 @@ def _other_firewall(host: FakeHost) -> None:
             _unreachable_peer,
             "peers",
             "does not reach the node n2 at 10.0.0.12 port 22: no answer in 3 seconds",
-            "see that n2 runs, that its node_address is right and routed, and that no firewall between them drops packets;"
+            "check that n2 is running, that its node_address is correct and routed, and that no firewall between them drops packets;"
             " without it: --limit '!n2'",
         ),
         (
@@ -348,13 +348,13 @@ def _other_firewall(host: FakeHost) -> None:
             _taken_port,
             "ports",
             "tcp port 2379, which etcd needs (client), is taken by etcd (pid 812, etcd-old.service)",
-            "stop what holds it (systemctl disable --now etcd-old.service), or give etcd another port",
+            "stop the process (systemctl disable --now etcd-old.service), or give etcd another port",
         ),
         (
             _taken_port_without_unit,
             "ports",
             "tcp port 2379, which etcd needs (client), is taken by nc (pid 812)",
-            "stop what holds it (kill 812), or give etcd another port",
+            "stop the process (kill 812), or give etcd another port",
         ),
         (
             _other_firewall,
@@ -601,7 +601,7 @@ def test_flags_of_a_file_system_are_those_of_its_nearest_folder(tmp_path: Path, 
 @pytest.mark.parametrize(
     ("path", "content", "text"),
     [
-        ("/etc/cni/net.d/10-calico.conflist", "{}", "pods would get their network by it"),
+        ("/etc/cni/net.d/10-calico.conflist", "{}", "pods would get their network from it"),
         ("/etc/systemd/system/kubelet.service.d/10-kubeadm.conf", "[Service]\nExecStart=\nExecStart=/usr/bin/kubelet\n", "changes what kubelet.service runs"),
         ("/usr/lib/systemd/system/kubelet.service.d/10-kubeadm.conf", "[Service]\nExecStart=/usr/bin/kubelet\n", "changes what kubelet.service runs"),
     ],

@@ -430,7 +430,7 @@ def story(runner: Runner, *checks: dict[str, Any]) -> str:
     ("line", "cause", "remedy"),
     [
         (DENIED, "the user of the unit may not execute /opt/ashlar/etcd/3.7.3/etcd", "namei -l /opt/ashlar/etcd/3.7.3/etcd"),
-        ("systemd: x.service: Unable to locate executable '/opt/ashlar/x': No such file or directory", "the program /opt/ashlar/x is not there", "site.yml"),
+        ("systemd: x.service: Unable to locate executable '/opt/ashlar/x': No such file or directory", "the program /opt/ashlar/x does not exist", "site.yml"),
         ("listen tcp 127.0.0.1:2379: bind: address already in use", "another process listens on its address 127.0.0.1:2379", "ss -ltnup"),
         ("[ALERT]    (9) : cannot bind socket (Address already in use) [0.0.0.0:443]", "another process listens on its address 0.0.0.0:443", "ss -ltnup"),
         ("write /var/lib/etcd/member/wal: no space left on device", "the disk is full", "df -h"),
@@ -438,7 +438,7 @@ def story(runner: Runner, *checks: dict[str, Any]) -> str:
         ("x509: certificate has expired or is not yet valid: current time is before", "a certificate has expired, or a clock is wrong", "timedatectl"),
         ("open /etc/etcd/etcd.yml: permission denied", "its user may not use /etc/etcd/etcd.yml", "namei -l /etc/etcd/etcd.yml"),
         ("systemd: etcd.service: Main process exited, code=exited, status=217/USER", "the user that the unit runs as does not exist", "sysusers"),
-        ("systemd: etcd.service: Failed with result 'oom-kill'.", "the kernel ended it for lack of memory", "journalctl -k"),
+        ("systemd: etcd.service: Failed with result 'oom-kill'.", "the kernel killed it for lack of memory", "journalctl -k"),
         ('{"level":"fatal","error":"member 8e9e has already been bootstrapped"}', "the data of member 8e9e is gone", "Remove member 8e9e."),
     ],
 )  # fmt: skip

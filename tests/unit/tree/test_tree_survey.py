@@ -14,7 +14,7 @@ from ansible_collections.ashlar.stack.plugins.module_utils.tree import Tree
 from ansible_collections.ashlar.stack.plugins.module_utils.tree_bundle import Source
 from ansible_collections.ashlar.stack.plugins.module_utils.tree_files import HostFiles
 from ansible_collections.ashlar.stack.plugins.module_utils.tree_spec import spec_of
-from ansible_collections.ashlar.stack.plugins.module_utils.tree_survey import asked, trees
+from ansible_collections.ashlar.stack.plugins.module_utils.tree_survey import task_record, trees
 from fake_host import FakeHost, FakeOwners
 from test_tree_action import Controller
 
@@ -45,7 +45,7 @@ def lay(host: FakeHost, sources: list[Source] | None = None, **given: Any) -> No
     told = arguments(**given)
     files = HostFiles(str(host.root))
     try:
-        Tree(spec_of(told), sources or SOURCES, files, host, FakeOwners(host.users), asked=asked(told, sources or SOURCES)).lay()
+        Tree(spec_of(told), sources or SOURCES, files, host, FakeOwners(host.users), asked=task_record(told, sources or SOURCES)).lay()
     finally:
         files.close()
 

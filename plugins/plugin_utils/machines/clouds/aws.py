@@ -59,11 +59,11 @@ def instances(question: Question) -> list[Instance]:
             session = boto3.Session(profile_name=question.profile, region_name=regions[0])
         if session.get_credentials() is None:
             raise failures.NoCredentialsError
-        _known(session, regions, question)
+        _check_regions(session, regions, question)
         # Clients are made here, one after the other: a session may not be shared by threads, its clients may.
         clients = {region: _client(session, region, question) for region in regions}
     except (failures.BotoCoreError, failures.ClientError) as error:
-        raise _explained(error, question) from None
+        raise _explain(error, question) from None
     return in_regions({region: partial(_of_region, client, region, question) for region, client in clients.items()})
 
 
@@ -78,7 +78,7 @@ def _client(session: Any, region: str, question: Question) -> Any:
     return session.client("ec2", region_name=region, endpoint_url=question.endpoint, verify=question.verify, config=config)
 
 
-def _known(session: Any, regions: tuple[str, ...], question: Question) -> None:
+def _check_regions(session: Any, regions: tuple[str, ...], question: Question) -> None:
     """A mistyped region has no address, which would look like a broken network."""
     if question.endpoint or os.environ.get("AWS_ENDPOINT_URL") or os.environ.get("AWS_ENDPOINT_URL_EC2"):
         return
@@ -135,14 +135,14 @@ def _data_devices(instance: Mapping[str, Any]) -> list[str]:
 
 
 def _volumes(client: Any, ids: list[str]) -> Iterator[Mapping[str, Any]]:
-    def described(part: list[str]) -> list[Mapping[str, Any]]:
+    def describe(part: list[str]) -> list[Mapping[str, Any]]:
         # By filter, not by VolumeIds: a volume that was deleted meanwhile is no error then.
         pages = client.get_paginator("describe_volumes").paginate(Filters=[{"Name": "volume-id", "Values": part}])
         return [volume for page in pages for volume in _list(page, "Volumes")]
 
     parts = [ids[start : start + VOLUMES_OF_ONE_REQUEST] for start in range(0, len(ids), VOLUMES_OF_ONE_REQUEST)]
     with ThreadPoolExecutor(REQUESTS_AT_ONCE, "ashlar-volumes") as pool:
-        for volumes in pool.map(described, parts):
+        for volumes in pool.map(describe, parts):
             yield from volumes
 
 
@@ -187,10 +187,10 @@ class _Explaining:
         if isinstance(error, ResponseParserError):
             raise CloudError(NOT_AWS.format(self.endpoint)) from None
         if isinstance(error, failures.ClientError | failures.BotoCoreError):
-            raise _explained(error, self.question, self.permission, self.endpoint) from None
+            raise _explain(error, self.question, self.permission, self.endpoint) from None
 
 
-def _explained(error: Exception, question: Question, permission: str = "", endpoint: str = "") -> CloudError:
+def _explain(error: Exception, question: Question, permission: str = "", endpoint: str = "") -> CloudError:
     who = f"profile {question.profile}" if question.profile else "the credentials that boto3 found"
     if isinstance(error, failures.ClientError):
         # Credentials of a role are fetched when the first call needs them.
@@ -210,12 +210,12 @@ def _failure(error: Exception, question: Question, endpoint: str) -> str:
             )
         case failures.NoCredentialsError() | failures.PartialCredentialsError() | failures.CredentialRetrievalError():
             return (
-                f"there are no credentials for AWS ({_said(error)}). Set AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, or name a profile "
+                f"there are no credentials for AWS ({_message(error)}). Set AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, or name a profile "
                 "(option profile or AWS_PROFILE), or log in with aws sso login, or run on a machine with an instance profile."
             )
         case failures.SSOError() | failures.TokenRetrievalError() | failures.LoginError():
             profile = f" --profile {question.profile}" if question.profile else ""
-            return f"the login of AWS has expired or was never made ({_said(error)}). Log in: aws sso login{profile}."
+            return f"the login of AWS has expired or was never made ({_message(error)}). Log in: aws sso login{profile}."
         case failures.NoRegionError():
             return NO_REGION
         # Timeouts are connection errors as well, so the narrower kinds come first.
@@ -227,7 +227,7 @@ def _failure(error: Exception, question: Question, endpoint: str) -> str:
         case failures.ReadTimeoutError():
             return f"{endpoint} did not answer within {question.timeout:g} s, tried {tried}. Run it again later, or raise the option timeout_seconds."
         case failures.SSLError():
-            return f"the certificate of {endpoint} is not trusted ({_said(error)}). Name the CA's file in the option ca_path (or AWS_CA_BUNDLE)."
+            return f"the certificate of {endpoint} is not trusted ({_message(error)}). Name the CA's file in the option ca_path (or AWS_CA_BUNDLE)."
         case failures.ConnectionClosedError():
             return f"{endpoint} broke the connection, tried {tried}. Run it again later; see that no proxy is in between."
         case failures.HTTPClientError() | failures.EndpointConnectionError() | failures.ConnectionError():
@@ -235,7 +235,7 @@ def _failure(error: Exception, question: Question, endpoint: str) -> str:
                 f"{endpoint} can't be reached. See that this machine reaches it (proxy: HTTPS_PROXY), that its name can be resolved, "
                 "and that the option endpoint (or AWS_ENDPOINT_URL) is right."
             )
-    return f"boto3 could not ask AWS: {_said(error)}."
+    return f"boto3 could not ask AWS: {_message(error)}."
 
 
 def _times(question: Question) -> str:
@@ -265,5 +265,5 @@ def _refusal(error: Any, question: Question, who: str, permission: str, endpoint
     return f"AWS refused {permission} ({code or status}: {said})."
 
 
-def _said(error: object) -> str:
+def _message(error: object) -> str:
     return without(str(error), (os.environ.get("AWS_SECRET_ACCESS_KEY"), os.environ.get("AWS_SESSION_TOKEN"))).rstrip(". ")

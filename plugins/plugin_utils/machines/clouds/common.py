@@ -99,7 +99,7 @@ class Transient(Exception):
         self.pause = pause
 
 
-def retried(call: Callable[[], Result], attempts: int, sleep: Callable[[float], None] = time.sleep, chance: Callable[[], float] = random.random) -> Result:
+def retry(call: Callable[[], Result], attempts: int, sleep: Callable[[float], None] = time.sleep, chance: Callable[[], float] = random.random) -> Result:
     """``call``'s result, asked again when it raises Transient: after 0 to 0.5, 0 to 1, 0 to 2 ... seconds, so that many callers don't come back at once.
 
     :raises CloudError: the last failure, after so many ``attempts``.
@@ -184,6 +184,6 @@ def address(value: object) -> IPv4Address | None:
     return parsed if isinstance(parsed, IPv4Address) else None
 
 
-def shown(filters: Mapping[str, tuple[str, ...]]) -> str:
+def format_filters(filters: Mapping[str, tuple[str, ...]]) -> str:
     """Filters as a person writes them: ``ashlar_site=prod, ashlar_pool=workers|edge``."""
     return ", ".join(f"{tag}={'|'.join(values)}" for tag, values in filters.items()) or "no filter"

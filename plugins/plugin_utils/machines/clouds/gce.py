@@ -13,7 +13,7 @@ from typing import Any
 
 from ansible_collections.ashlar.stack.plugins.plugin_utils.machines.clouds.common import CloudError, Disk, Instance, Question, in_regions, pages
 from ansible_collections.ashlar.stack.plugins.plugin_utils.machines.clouds.google_login import Login, login
-from ansible_collections.ashlar.stack.plugins.plugin_utils.machines.clouds.wire import Refused, asked, connection_class, unlucky
+from ansible_collections.ashlar.stack.plugins.plugin_utils.machines.clouds.wire import Refused, call_api, connection_class, transient_error
 from libcloud.common.base import ConnectionUserAndKey
 from libcloud.compute.drivers.gce import GCEConnection
 
@@ -60,7 +60,7 @@ class _Project:
     def everywhere(self) -> list[Instance]:
         """All zones in one list, a page of which holds instances of many of them."""
         found: list[Instance] = []
-        for zones in self.listed("/aggregated/instances", "", LIST):
+        for zones in self._list("/aggregated/instances", "", LIST):
             for zone, part in (zones or {}).items():
                 warning = part.get("warning") or {}
                 # The API leaves out what it can't reach; half an inventory would look like nodes that are gone.
@@ -70,22 +70,22 @@ class _Project:
                         "Run it again later, or name the zones that are needed in the option regions."
                     )
                 found += [_instance(raw, self.question.tags) for raw in part.get("instances") or ()]
-        return self.chosen(found)
+        return self._filter(found)
 
     def of_zone(self, zone: str) -> list[Instance]:
         found: list[Instance] = []
-        for items in self.listed(f"/zones/{zone}/instances", zone, LIST):
+        for items in self._list(f"/zones/{zone}/instances", zone, LIST):
             found += [_instance(raw, self.question.tags) for raw in items or ()]
-        return self.chosen(found)
+        return self._filter(found)
 
     def zones(self, region: str) -> list[str]:
         answer = self.request(f"/regions/{region}", {}, region, REGIONS)
         return sorted(str(zone).rpartition("/")[2] for zone in answer.get("zones") or ())
 
-    def chosen(self, found: list[Instance]) -> list[Instance]:
+    def _filter(self, found: list[Instance]) -> list[Instance]:
         return [instance for instance in found if instance.running] if self.question.running else found
 
-    def listed(self, path: str, where: str, permission: str) -> Any:
+    def _list(self, path: str, where: str, permission: str) -> Any:
         params = {"maxResults": PAGE, **({"filter": expression} if (expression := _filter(self.question)) else {})}
         connection = self.connection()
 
@@ -100,9 +100,9 @@ class _Project:
         connection = connection or self.connection()
 
         def explain(refused: Refused) -> CloudError:
-            return _explained(refused, self.of, self.server, self.question, permission, where)
+            return _explain(refused, self.of, self.server, self.question, permission, where)
 
-        answer = asked(lambda: connection.request(path, params=dict(params)).object, self.server, self.question, explain, self.of.secrets)
+        answer = call_api(lambda: connection.request(path, params=dict(params)).object, self.server, self.question, explain, self.of.secrets)
         if not isinstance(answer, Mapping):
             raise CloudError(
                 f"{self.server} gave an answer that is not of the Compute API. "
@@ -119,8 +119,8 @@ def _is_zone(name: str) -> bool:
     return name.count("-") >= 2
 
 
-def _explained(refused: Refused, of: Login, server: str, question: Question, permission: str, where: str) -> CloudError:
-    bad = unlucky(refused, server, question, permission)
+def _explain(refused: Refused, of: Login, server: str, question: Question, permission: str, where: str) -> CloudError:
+    bad = transient_error(refused, server, question, permission)
     if bad:
         return bad
     if refused.status == 401:

@@ -19,7 +19,7 @@ from typing import Any
 from urllib.parse import urlencode
 
 from ansible_collections.ashlar.stack.plugins.plugin_utils.machines.clouds.common import CloudError, Question
-from ansible_collections.ashlar.stack.plugins.plugin_utils.machines.clouds.wire import Refused, any_error, asked, connection_class, unlucky
+from ansible_collections.ashlar.stack.plugins.plugin_utils.machines.clouds.wire import Refused, any_error, call_api, connection_class, transient_error
 from cryptography.exceptions import UnsupportedAlgorithm
 from cryptography.hazmat.primitives.asymmetric.padding import PKCS1v15
 from cryptography.hazmat.primitives.asymmetric.rsa import RSAPrivateKey
@@ -86,7 +86,7 @@ class Login:
         server = self._server()
 
         def explain(refused: Refused) -> CloudError:
-            bad = unlucky(refused, server, self.question, "a login")
+            bad = transient_error(refused, server, self.question, "a login")
             if bad:
                 return bad
             return CloudError(
@@ -97,7 +97,7 @@ class Login:
         connection = _Token(server, self.question.timeout, connection_class(self.question.verify))
         headers = {"Content-Type": "application/x-www-form-urlencoded"}
         call = lambda: connection.request("", method="POST", data=urlencode(form), headers=headers).object  # noqa: E731
-        answer = asked(call, server, self.question, explain, (*self.secrets, form.get("assertion")))
+        answer = call_api(call, server, self.question, explain, (*self.secrets, form.get("assertion")))
         return answer if isinstance(answer, Mapping) else {}
 
     def _assertion(self) -> str:
@@ -194,7 +194,7 @@ def _metadata(path: str, question: Question) -> Any:
         return json.loads(response.body) if path.endswith("/token") else response.body
 
     try:
-        return asked(read, f"http://{host}", quick, lambda refused: CloudError(f"status {refused.status}"))
+        return call_api(read, f"http://{host}", quick, lambda refused: CloudError(f"status {refused.status}"))
     except (CloudError, ValueError):
         raise CloudError(f"there are no credentials for Google's cloud. {HOW}") from None
 

@@ -9,7 +9,7 @@ from dataclasses import asdict, dataclass, field
 from fnmatch import fnmatchcase
 from typing import Any
 
-from ansible_collections.ashlar.stack.plugins.plugin_utils.machines.clouds.common import Disk, Instance, shown
+from ansible_collections.ashlar.stack.plugins.plugin_utils.machines.clouds.common import Disk, Instance, format_filters
 from ansible_collections.ashlar.stack.plugins.plugin_utils.machines.contract import Machine, parse_machines
 from ansible_collections.ashlar.stack.plugins.plugin_utils.report import count, some
 from ansible_collections.ashlar.stack.plugins.plugin_utils.site.models import NODE_CLASSES, Problem
@@ -171,7 +171,7 @@ def nothing_matches(everything: Sequence[Instance], filters: Mapping[str, tuple[
     if not everything:
         return f"{of} was found, and there is none at all. See that the credentials are of the right account and that the option regions is right."
     up = sum(instance.running for instance in everything)
-    text = f"{of} matches {shown(filters)}. Without filters there {'is 1' if len(everything) == 1 else f'are {len(everything)}'}, {up} of them running"
+    text = f"{of} matches {format_filters(filters)}. Without filters there {'is 1' if len(everything) == 1 else f'are {len(everything)}'}, {up} of them running"
     for tag in filters:
         values: dict[str, int] = {}
         for instance in everything:

@@ -24,7 +24,7 @@ from ansible_collections.ashlar.stack.plugins.plugin_utils.machines.clouds.commo
     matches,
     pages,
 )
-from ansible_collections.ashlar.stack.plugins.plugin_utils.machines.clouds.wire import Refused, any_error, asked, connection_class, unlucky
+from ansible_collections.ashlar.stack.plugins.plugin_utils.machines.clouds.wire import Refused, any_error, call_api, connection_class, transient_error
 from libcloud.common.openstack import OpenStackBaseConnection
 from libcloud.common.openstack_identity import (
     OpenStackAuthResponse,
@@ -109,7 +109,7 @@ def _identity(of: Login, question: Question, verify: bool | str | None) -> _Iden
     identity = _Identity(of, question.timeout, connection_class(verify, of.certificate))
 
     def explain(refused: Refused) -> CloudError:
-        bad = unlucky(refused, of.auth_url, question, "a login")
+        bad = transient_error(refused, of.auth_url, question, "a login")
         if bad:
             return bad
         if refused.status == 401:
@@ -124,7 +124,7 @@ def _identity(of: Login, question: Question, verify: bool | str | None) -> _Iden
         except InvalidCredsError:
             raise _not_accepted(of) from None
 
-    asked(authenticate, of.auth_url, question, explain, of.secrets)
+    call_api(authenticate, of.auth_url, question, explain, of.secrets)
     return identity
 
 
@@ -157,7 +157,7 @@ class _Region:
         if self.question.running:
             params["status"] = "ACTIVE"
         url = self.question.endpoint or self.of.compute_endpoint or self.endpoint(("compute",))
-        raw = self.listed(url, "/servers/detail", "servers", params, "to list servers (os_compute_api:servers:detail)")
+        raw = self._list(url, "/servers/detail", "servers", params, "to list servers (os_compute_api:servers:detail)")
         # Nova offers no filter by metadata to those who are no administrators.
         raw = [server for server in raw if matches(server.get("metadata") or {}, self.question.filters)]
         if self.question.running:
@@ -169,7 +169,7 @@ class _Region:
         """Server's id -> its data volumes."""
         url = self.endpoint(VOLUME_SERVICES)
         disks: dict[str, list[tuple[str, Disk]]] = {}
-        for volume in self.listed(url, "/volumes/detail", "volumes", {"limit": PAGE}, "to list volumes (volume:get_all)"):
+        for volume in self._list(url, "/volumes/detail", "volumes", {"limit": PAGE}, "to list volumes (volume:get_all)"):
             # The system's disk, where a server boots from a volume.
             if str(volume.get("bootable")).lower() == "true":
                 continue
@@ -187,11 +187,11 @@ class _Region:
             "Choose another interface (OS_INTERFACE or interface), or tell who runs the cloud."
         )
 
-    def listed(self, url: str, path: str, key: str, params: Mapping[str, Any], permission: str) -> list[Mapping[str, Any]]:
+    def _list(self, url: str, path: str, key: str, params: Mapping[str, Any], permission: str) -> list[Mapping[str, Any]]:
         connection = _connection(url, self.of, self.identity, self.question, self.verify)
 
         def explain(refused: Refused) -> CloudError:
-            bad = unlucky(refused, url, self.question, permission.split("(")[-1].rstrip(")"))
+            bad = transient_error(refused, url, self.question, permission.split("(")[-1].rstrip(")"))
             if bad:
                 return bad
             if refused.status == 401:
@@ -202,7 +202,7 @@ class _Region:
 
         def page(marker: str | None) -> tuple[list[Mapping[str, Any]], str | None]:
             query = {**params, "marker": marker} if marker else dict(params)
-            answer = asked(lambda: connection.request(path, params=query).object, url, self.question, explain, self.of.secrets)
+            answer = call_api(lambda: connection.request(path, params=query).object, url, self.question, explain, self.of.secrets)
             if not isinstance(answer, Mapping) or not isinstance(answer.get(key), list):
                 raise CloudError(f"{url} gave an answer that is not of this API: it has no list {key}. See that the endpoint is right.")
             return answer[key], _next_marker(answer.get(f"{key}_links"))

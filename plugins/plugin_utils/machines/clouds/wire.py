@@ -11,7 +11,7 @@ from collections.abc import Callable
 from typing import Any, TypeVar
 
 import requests
-from ansible_collections.ashlar.stack.plugins.plugin_utils.machines.clouds.common import CloudError, Question, Transient, retried, without
+from ansible_collections.ashlar.stack.plugins.plugin_utils.machines.clouds.common import CloudError, Question, Transient, retry, without
 from libcloud.common.exceptions import BaseHTTPError
 from libcloud.common.types import LibcloudError, MalformedResponseError, ProviderError
 from libcloud.http import LibcloudConnection
@@ -52,7 +52,7 @@ def connection_class(verify: bool | str | None, certificate: tuple[str, str] | N
     return Trusting
 
 
-def asked(
+def call_api(
     call: Callable[[], Result], server: str, question: Question, explain: Callable[[Refused], CloudError], secrets: tuple[str | None, ...] = ()
 ) -> Result:
     """``call``'s result, with retries.
@@ -86,7 +86,7 @@ def asked(
             # A CA bundle or client certificate that is named but isn't there.
             raise CloudError(f"{server} can't be asked: {without(str(error), secrets)}.") from None
         except (BaseHTTPError, ProviderError) as error:
-            refused = _refused(error, secrets)
+            refused = _parse_refusal(error, secrets)
             if 200 <= refused.status < 300:
                 raise CloudError(NOT_THIS_API.format(server)) from None
             final = explain(refused)
@@ -98,7 +98,7 @@ def asked(
         except LibcloudError as error:
             raise CloudError(f"{server} can't be asked: {without(str(error.args[0] if error.args else error), secrets)}.") from None
 
-    return retried(once, question.attempts)
+    return retry(once, question.attempts)
 
 
 def any_error(response: Any) -> Any:
@@ -113,7 +113,7 @@ def times(question: Question) -> str:
     return f"{question.attempts} times" if question.attempts > 1 else "once"
 
 
-def unlucky(refused: Refused, server: str, question: Question, permission: str) -> CloudError | None:
+def transient_error(refused: Refused, server: str, question: Question, permission: str) -> CloudError | None:
     """What a status that may be gone later means, or None for other ones."""
     if refused.status == 429 or _rate_limit(refused):
         return CloudError(
@@ -136,7 +136,7 @@ def _rate_limit(refused: Refused) -> bool:
     return refused.status == 403 and refused.reason in ("rateLimitExceeded", "userRateLimitExceeded", "quotaExceeded", "concurrentLimitExceeded")
 
 
-def _refused(error: Any, secrets: tuple[str | None, ...]) -> Refused:
+def _parse_refusal(error: Any, secrets: tuple[str | None, ...]) -> Refused:
     """libcloud's exceptions in one shape: the code is a number in one kind and a word in another, the message a text or a mapping."""
     if isinstance(error, ProviderError):
         message, status, reason = error.value, int(error.http_code or 0), getattr(error, "code", "") or ""

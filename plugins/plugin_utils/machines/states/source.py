@@ -138,7 +138,7 @@ def _read_root(source: Source, environment: Mapping[str, str], limits: Limits) -
             raise StateFault("holds no files of Terraform (*.tf), so it is no root. Correct the path.")
     except OSError as error:
         raise StateFault(f"can't be read: {error.strerror}. Let the user who runs Ansible read it.") from None
-    workspace = source.workspace or environment.get("TF_WORKSPACE") or _selected(root)
+    workspace = source.workspace or environment.get("TF_WORKSPACE") or _selected_workspace(root)
     _check_lock(root / "terraform.tfstate" if workspace == "default" else root / "terraform.tfstate.d" / workspace / "terraform.tfstate")
     tool = Tool(find_tool(source.binary, environment), root, environment, limits.timeout_seconds)
     if source.workspace:
@@ -214,14 +214,14 @@ def _check_lock(state: Path) -> None:
         return
     except (OSError, ValueError):
         lock = {}
-    if not _held(state):
+    if not _is_locked(state):
         return
     lock = lock if isinstance(lock, dict) else {}
     by, since = (f" {word} {lock[key]}" if isinstance(lock.get(key), str) else "" for word, key in (("by", "Who"), ("since", "Created")))
     raise StateFault(f"is locked{by}{since}: a run is under way, which may have written a half of it. Wait until it has ended, or end it.")
 
 
-def _held(state: Path) -> bool:
+def _is_locked(state: Path) -> bool:
     """Whether somebody has the state file locked. What lies beside it only tells who, and a run that was killed leaves it there:
     the tool itself takes no notice of it then, and has no way to remove it (`force-unlock`: "LocalState not locked")."""
     try:
@@ -234,7 +234,7 @@ def _held(state: Path) -> bool:
     return False
 
 
-def _selected(root: Path) -> str:
+def _selected_workspace(root: Path) -> str:
     try:
         return (root / ".terraform" / "environment").read_text(encoding="utf-8").strip() or "default"
     except (OSError, UnicodeDecodeError):
