@@ -345,7 +345,7 @@ def test_a_private_ca(released: Internet, shelf: Shelf, built: list[str], monkey
     monkeypatch.delenv("REQUESTS_CA_BUNDLE")
     assert taken(shelf) == "go"
     (line,) = [line for line in shelf.said if "cannot be used" in line]
-    assert "its certificate is not trusted" in line and "name the file of its authority in REQUESTS_CA_BUNDLE" in line
+    assert "its certificate is not trusted" in line and "set REQUESTS_CA_BUNDLE to the file of its CA" in line
     shutil.rmtree(shelf.store.root)
     monkeypatch.setenv(variable, str(released.authority))
     assert taken(shelf) == "upstream"
