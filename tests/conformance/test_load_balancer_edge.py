@@ -339,7 +339,7 @@ def test_nothing_is_lost_while_a_node_with_an_instance_is_off(
     addresses = pods(workload)
     for address in addresses:
         routes.add(name, address, route_host=host)
-    routes.served(edge, host)
+    routes.served_by(edge, host, len(addresses))
     beside = straight(edge, addresses[0])
 
     def work() -> None:

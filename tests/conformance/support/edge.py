@@ -84,6 +84,18 @@ class Routes:
         """Waits until an edge answers for a name so."""
         until(f"{edge.name} answers for {host} with {status}", lambda: self.answers(edge, host, status=status), pause=0.1)
 
+    def served_by(self, edge: Node, host: str, count: int) -> None:
+        """Waits until so many instances have answered for a name."""
+        answered: set[str] = set()
+
+        def asked() -> bool:
+            answer = self.ask(edge, host)
+            if answer.status == 200:
+                answered.add(answer.body.decode().split()[0])
+            return len(answered) == count
+
+        until(f"{count} instances answer for {host} at {edge.name}", asked, pause=0.1)
+
     def status(self, edge: Node) -> dict[str, Any]:
         return dict(json.loads(edge.run("cat /run/ashlar-edge/status.json")))
 
