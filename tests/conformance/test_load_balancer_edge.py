@@ -305,6 +305,8 @@ def test_what_the_catalogue_says_while_an_edge_starts_is_not_lost(routes: Routes
     edge.run(f"rm -rf {older}")
 
 
+# Long until it waits for the line of the log: the tries that it counts may have ended for another reason, before HAProxy's files were back.
+@pytest.mark.long
 @pytest.mark.disruptive
 def test_an_edge_that_cannot_start_tries_until_it_can_and_says_why(routes: Routes, workload: Workload, edges: list[Node], domain: str) -> None:
     """Something else has its port, and HAProxy's files are gone: the first start fails, and nobody starts it again."""
