@@ -24,13 +24,14 @@ from ansible.executor.task_executor import TaskExecutor
 from ansible.plugins.action import ActionBase
 from ansible.template import Templar
 from ansible.utils.display import Display
+from ansible_collections.ashlar.stack.plugins.module_utils.artifact import for_platform
+from ansible_collections.ashlar.stack.plugins.module_utils.certificates import PKI
 from ansible_collections.ashlar.stack.plugins.module_utils.locks import acquire
 from ansible_collections.ashlar.stack.plugins.plugin_utils.artifacts.errors import ArtifactError as StoreError
 from ansible_collections.ashlar.stack.plugins.plugin_utils.artifacts.store import Index, default_store
 from ansible_collections.ashlar.stack.plugins.plugin_utils.survey import CHANGED, surveyed
 
 MODULE = "ashlar.stack.artifact"
-PKI = "/etc/ashlar/pki"
 ORGANIZATION = "ashlar:artifacts"
 LOCK_SECONDS = 3600
 # Files smaller than this travel together, bytes.
@@ -64,7 +65,7 @@ class Catalogue:
 
     def choose(self, name: str, architecture: str, codename: str) -> Index:
         """The index for a host; raises ArtifactError when the store has none for it."""
-        found = self.indexes[name].get(f"{architecture}-{codename}") or self.indexes[name].get(architecture)
+        found = for_platform(self.indexes[name], architecture, codename)
         if found is None:
             raise ArtifactError(
                 f"artifact {name} {self.versions[name]} is in the store for {', '.join(sorted(self.indexes[name]))}, not for {architecture} "
@@ -350,9 +351,8 @@ class ActionModule(ActionBase):
 def intact(wanted: Mapping[str, Any], found: Mapping[str, Any], keep: int, prune: bool) -> bool:
     """Whether the survey of a host has found all that is wanted in use, and nothing to remove."""
     for name, entry in wanted.items():
-        digests = entry["digests"]
         version, there, kept = found["intact"].get(name, ("", "", 0))
-        asked = digests.get(f"{found['architecture']}-{found['codename']}") or digests.get(found["architecture"])
+        asked = for_platform(entry["digests"], found["architecture"], found["codename"])
         if (version, there) != (entry["version"], asked) or kept > keep:
             return False
     return not prune or set(found["known"]) <= set(wanted)

@@ -26,12 +26,14 @@ import re
 import shutil
 import stat
 import time
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, TypeVar
 
 from ansible_collections.ashlar.stack.plugins.module_utils.folders import make_folder
 from ansible_collections.ashlar.stack.plugins.module_utils.locks import acquire
+
+Choice = TypeVar("Choice")
 
 OPT = "/opt/ashlar"
 STORE = OPT + "/.store"
@@ -72,6 +74,11 @@ class Index:
     version: str
     digest: str
     files: tuple[File, ...]
+
+
+def for_platform(choices: Mapping[str, Choice], architecture: str, codename: str) -> Choice | None:
+    """What a store has for a host, of what it has by platform: ``amd64-trixie`` before ``amd64``."""
+    return choices.get(f"{architecture}-{codename}") or choices.get(architecture)
 
 
 def package_of(path: str) -> tuple[str, str]:

@@ -141,6 +141,7 @@ from ansible.module_utils.basic import AnsibleModule
 from ansible_collections.ashlar.stack.plugins.module_utils.artifact import (
     ArtifactError,
     Host,
+    for_platform,
     guarded,
     package_of,
     parse_index,
@@ -170,7 +171,7 @@ def inspect(host: Host, want: dict[str, dict[str, Any]], options: Options, check
     architecture, codename = host.platform()
     result: dict[str, Any] = {"architecture": architecture, "codename": codename, "lacking": {}, "artifacts": {}, "removed": {}}
     for name, entry in want.items():
-        digest = entry["digests"].get(f"{architecture}-{codename}") or entry["digests"].get(architecture)
+        digest = for_platform(entry["digests"], architecture, codename)
         reason = host.lacks(name, entry["version"], digest, options.verify) if digest else "not there"
         change = {"from": host.current(name), "to": entry["version"]}
         if reason:
