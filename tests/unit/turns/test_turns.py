@@ -27,7 +27,7 @@ def test_no_more_members_are_away_than_may_be_and_one_that_is_killed_gives_its_t
     holders = [FORK.Process(target=hold, args=(tmp_path, slots, entered, leave)) for _ in range(slots)]
     for holder in holders:
         holder.start()
-    assert all([entered.acquire(timeout=60) for _ in holders])
+    assert all(entered.acquire(timeout=60) for _ in holders)
     with pytest.raises(TurnError, match="no turn within 0 s"), turn(tmp_path, "toy", "b", "run", slots, 0):
         pass
     with turn(tmp_path, "other", "b", "run", slots, 0):
