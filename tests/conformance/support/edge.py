@@ -120,7 +120,7 @@ def scale(workload: Workload, name: str, count: int) -> list[Object]:
 def steady(edge: Node, host: str, work: Callable[[], None], rate: int = 200) -> Load:
     """What a load has met while something was done, and one second before and after."""
 
-    load = Load(443, host, rate, address=edge.address)
+    load = Load(443, host, rate, address=edge.address, at_once=4 if brief() else 200)
     asyncio.run(loaded([load], work))
     return load
 
