@@ -217,7 +217,7 @@ def test_the_api_is_for_its_own_node_by_certificate_alone(every: list[Node], cat
 def test_servers_speak_to_agents_of_the_site_alone(voters: list[Node], every: list[Node], catalogue: Catalogue) -> None:
     """Gossip is encrypted, and the servers' port wants a certificate."""
     keys = catalogue.get(every[0], "/v1/operator/keyring")
-    assert all(ring["PrimaryKeys"] for ring in keys)
+    assert keys and all(ring["PrimaryKeys"] for ring in keys), "gossip is not encrypted"
     for node in voters:
         reply = every[0].https(f"https://{node.address}:8300/", "consul")
         assert reply.status == 0, reply

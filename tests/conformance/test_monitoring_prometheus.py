@@ -71,7 +71,9 @@ def test_every_replica_reads_every_endpoint_of_every_node(plan: Plan, monitoring
 
 def test_targets_have_the_labels_that_all_have_and_no_others(plan: Plan, monitoring: Monitoring) -> None:
     for replica in monitoring.replicas():
-        for target in monitoring.targets(replica):
+        targets = monitoring.targets(replica)
+        assert targets, f"{replica} reads nothing"
+        for target in targets:
             labels = target["labels"]
             if of(target) not in expected(plan):
                 continue

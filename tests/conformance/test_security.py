@@ -270,6 +270,7 @@ def test_private_keys_are_for_their_owner_only(every: list[Node]) -> None:
 
 def test_keys_of_certificates_belong_to_whom_the_manifest_says(every: list[Node], plan: Plan) -> None:
     for node in every:
+        assert node.machine.variables["node_certificates"], f"the plan has no certificate for {node.name}"
         for one in node.machine.variables["node_certificates"]:
             path = f"/etc/ashlar/pki/{one['component']}/{one['name']}.key"
             assert node.host.file(path).user == one.get("owner", "root"), f"{node.name}: {path}"
@@ -281,7 +282,9 @@ def test_the_key_of_an_authority_is_on_no_node_unless_a_manifest_says_so(every: 
     }
     for node in every:
         listing = node.run('cd /etc/ashlar/pki && find . -name \'*.crt\' | while read f; do [ -e "${f%.crt}.key" ] && echo "# ${f%.crt}" && cat $f; done; true')
-        for part in listing.split("# ./")[1:]:
+        parts = listing.split("# ./")[1:]
+        assert parts, f"{node.name} has no certificate with its key"
+        for part in parts:
             name, _, pem = part.partition("\n")
             basic = x509.load_pem_x509_certificate(pem.encode()).extensions.get_extension_for_class(x509.BasicConstraints).value
             assert not basic.ca or name in signers, f"{node.name}: {name} is an authority, with its key"
