@@ -218,7 +218,7 @@ def test_a_node_that_is_cut_off_takes_no_writes_and_the_others_go_on(
     member = next(node for node in key_value.members if node is not cut)
     until("the majority takes writes", lambda: key_value.put(member, key, "majority", 10))
     # Of a key of its own: a write that was not confirmed may still arrive when the packet that carries it is sent again.
-    with pytest.raises(CommandError):
+    with pytest.raises(CommandError):  # A member without a majority takes no write.
         key_value.put(cut, f"{key}/unknown", "minority", 9)
     at_once(lambda node: until(f"the API answers on {node.name}", lambda: balanced(node)), others)
     until(f"the API server of {cut.name} says that it is not ready", lambda: workload.cluster.ask(cut.name, "GET", "/readyz")[0] != 200)

@@ -227,7 +227,7 @@ class Workload(Applications):
 
     def everywhere(self) -> dict[str, Instance]:
         found = [instance(pod) for pod in self.cluster.pods(self.namespace, "app=probe") if condition(pod, "Ready") == "True"]
-        return {one.node: one for one in sorted(found, key=lambda one: self.nodes.index(one.node))}
+        return {one.node: one for one in sorted(found, key=lambda one: one.node)}
 
     def start(self, name: str, count: int) -> None:
         self.deployment(name, count)
