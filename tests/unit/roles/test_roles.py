@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 import re
 from collections import Counter
@@ -26,6 +27,7 @@ MANIFESTS: dict[str, dict[str, Any]] = {
     if (ROOT / "roles" / role / "meta/component.yml").is_file()
 }
 PLAYS: list[dict[str, Any]] = yaml.safe_load((ROOT / "site.yml").read_text())
+SLOTS: dict[str, dict[str, Any]] = yaml.safe_load((ROOT / "stacks/slots.yml").read_text())
 SOURCES = {"nodes", "pods", "admin", "any"}
 
 
@@ -144,13 +146,34 @@ def test_known_failures_are_known_by_what_programs_write(role: str) -> None:
         assert "{" not in known.cause + known.remedy
 
 
-@pytest.mark.parametrize("role", MANIFESTS)
-def test_ports_are_unique_among_components_of_a_node(role: str) -> None:
-    mine = {(port.get("protocol", "tcp"), port["port"]) for port in MANIFESTS[role].get("ports") or []}
-    for other, manifest in MANIFESTS.items():
-        if other != role:
-            theirs = {(port.get("protocol", "tcp"), port["port"]) for port in manifest.get("ports") or []}
-            assert not mine & theirs, f"{role} and {other} want the same port"
+def filled(role: str) -> set[str]:
+    slots = MANIFESTS[role].get("fills") or []
+    return {slots} if isinstance(slots, str) else set(slots)
+
+
+def together(one: str, other: str) -> bool:
+    """Whether a site can choose both: no manifest forbids it, and no slot that takes one component alone is for both."""
+    forbidden = other in (MANIFESTS[one].get("conflicts") or []) or one in (MANIFESTS[other].get("conflicts") or [])
+    return not forbidden and not any(SLOTS[slot]["single"] for slot in filled(one) & filled(other))
+
+
+def test_ports_are_unique_among_components_of_a_node() -> None:
+    wanted = {role: {(port.get("protocol", "tcp"), port["port"]) for port in manifest.get("ports") or []} for role, manifest in MANIFESTS.items()}
+    clashes = [(one, other) for one, other in itertools.combinations(wanted, 2) if wanted[one] & wanted[other] and together(one, other)]
+    assert clashes == [], "these want the same port and may be chosen together; one of their manifests has to name the other in `conflicts`"
+
+
+def test_alternatives_that_are_never_chosen_together_may_want_the_same_port(monkeypatch: pytest.MonkeyPatch) -> None:
+    edge = {"fills": "load_balancer", "ports": [{"name": "https", "port": 443, "from": ["any"]}]}
+    overlay = {"fills": "overlay", "ports": [{"name": "vxlan", "port": 8472, "protocol": "udp", "from": ["nodes"]}]}
+    monkeypatch.setitem(MANIFESTS, "one", overlay)
+    monkeypatch.setitem(MANIFESTS, "two", overlay)
+    assert not together("one", "two"), "an overlay is alone in its slot"
+    monkeypatch.setitem(MANIFESTS, "one", edge)
+    monkeypatch.setitem(MANIFESTS, "two", edge)
+    assert together("one", "two")
+    monkeypatch.setitem(MANIFESTS, "two", {**edge, "conflicts": ["one"]})
+    assert not together("one", "two") and not together("two", "one")
 
 
 def test_every_component_has_one_play_on_its_own_group() -> None:
