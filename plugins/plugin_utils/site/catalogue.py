@@ -202,6 +202,8 @@ def _manifest(root: Path, file: Path) -> Manifest:
         health=tuple(raw.get("health", ())),
         failures=tuple(raw.get("failures", ())),
         metrics=tuple(raw.get("metrics", ())),
+        accepts=raw.get("accepts", {}),
+        contributes=raw.get("contributes", {}),
         limits=raw.get("limits", {}),
     )
 
@@ -239,6 +241,16 @@ def _references(manifest: Manifest, slots: Mapping[str, Slot], manifests: Mappin
                 text = f"is {quoted(source)}, not a component.{did_you_mean(source, [*SOURCES, *manifests])}"
                 yield Problem(manifest.file, ("ports", index, "from"), f"{text} Allowed: components, {listed(SOURCES)}.")
         yield from _route(manifest, index, port, manifests)
+    for receiver, kinds in manifest.contributes.items():
+        if receiver not in manifests:
+            text = f"is {quoted(receiver)}, not a component.{did_you_mean(receiver, manifests)} Allowed: a folder of roles/ with a manifest."
+            yield Problem(manifest.file, ("contributes", receiver), text)
+            continue
+        accepted = manifests[receiver].accepts
+        for kind in kinds:
+            if kind not in accepted:
+                text = f"is nothing that {receiver} accepts.{did_you_mean(kind, accepted)} Allowed: {listed(accepted)}, as its manifest says."
+                yield Problem(manifest.file, ("contributes", receiver, kind), text)
     for index, certificate in enumerate(manifest.certificates):
         if certificate.get("kind", "certificate") != "keypair" and "authority" not in certificate:
             yield Problem(manifest.file, ("certificates", index, "authority"), "is missing. Only a keypair needs no authority. Add it.")

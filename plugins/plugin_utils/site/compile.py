@@ -113,6 +113,8 @@ def compile_plan(
     versions, wrong = choose_versions(site, release, chosen, catalogue)
     found += wrong
     found += check_upgrade(site, versions, catalogue)
+    contributions, wrong = contributions_of([catalogue.manifests[name] for name in chosen])
+    found += wrong
     placed: dict[str, list[Node]] = {}
     if nodes is not None:
         placed = {name: place(catalogue.manifests[name], nodes) for name in chosen}
@@ -127,7 +129,24 @@ def compile_plan(
         raise SiteError(found)
     if nodes is None:
         return Plan({name: [] for name in (EVERY_NODE, *NODE_CLASSES, *sorted(catalogue.manifests))}, _site_variables(site, site.networks), {}, {}, {})
-    return _plan(site, site.networks, catalogue, chosen, versions, nodes, placed)
+    return _plan(site, site.networks, catalogue, chosen, versions, nodes, placed, contributions)
+
+
+def contributions_of(chosen: Sequence[Manifest]) -> tuple[dict[str, dict[str, dict[str, Any]]], list[Problem]]:
+    """What the chosen components contribute to each other: component -> kind -> name -> content; and names that two of them gave."""
+    contributions: dict[str, dict[str, dict[str, Any]]] = {manifest.name: {kind: {} for kind in manifest.accepts} for manifest in chosen if manifest.accepts}
+    givers: dict[tuple[str, str, str], str] = {}
+    problems = []
+    for manifest in chosen:
+        for receiver, kinds in manifest.contributes.items():
+            for kind, entries in kinds.items() if receiver in contributions else ():
+                for name, content in entries.items():
+                    giver = givers.setdefault((receiver, kind, name), manifest.name)
+                    if giver != manifest.name:
+                        text = f"is contributed by {giver}, too. Names are unique on a site: choose one of the two components, or rename it."
+                        problems.append(Problem(manifest.file, ("contributes", receiver, kind, name), text))
+                    contributions[receiver][kind][name] = content
+    return contributions, problems
 
 
 def check_groups(groups: Mapping[str, Collection[str]], existing: Mapping[str, Collection[str]], file: str) -> Iterable[Problem]:
@@ -218,6 +237,7 @@ def _plan(
     versions: dict[str, str],
     nodes: Sequence[Node],
     placed: Mapping[str, Sequence[Node]],
+    contributions: Mapping[str, Any],
 ) -> Plan:
     addresses = {name: [str(node.address) for node in placed.get(name, ())] for name in catalogue.manifests}
     groups = _groups(catalogue, chosen, nodes, placed)
@@ -244,6 +264,7 @@ def _plan(
             for name in chosen
             for entry in catalogue.manifests[name].metrics
         ],
+        "contributions": contributions,
         "artifact_versions": versions,
         "component_nodes": {name: groups[name] for name in sorted(catalogue.manifests)},
         "component_addresses": {name: addresses[name] for name in sorted(catalogue.manifests)},

@@ -201,6 +201,20 @@ def test_a_play_that_serves_many_components_runs_with_each_of_them() -> None:
     assert tags("coordination | consul tokens") == tags_of(secret)
 
 
+def test_a_token_of_consul_is_contributed_by_the_component_that_reads_it() -> None:
+    own = yaml.safe_load((ROOT / "roles/consul/vars/main.yml").read_text())["_consul_policies"]
+    given = {name: role for role in MANIFESTS for name in MANIFESTS[role].get("contributes", {}).get("consul", {}).get("tokens", {})}
+    read = {
+        name: role
+        for role in MANIFESTS
+        if role != "consul"
+        for path in (ROOT / "roles" / role).glob("templates/**/*.j2")
+        for name in re.findall(r"'consul/tokens/([a-z-]+)'", path.read_text())
+    }
+    assert given.keys().isdisjoint(own)
+    assert {name: role for name, role in read.items() if name not in own} == given
+
+
 def test_all_else_runs_whatever_the_tags_are_but_for_the_record_of_a_whole_run() -> None:
     untagged = [play["name"] for play in PLAYS if not play.get("tags")]
     assert untagged == ["every layer | record"]
