@@ -254,6 +254,13 @@ def _references(manifest: Manifest, slots: Mapping[str, Slot], manifests: Mappin
     for index, certificate in enumerate(manifest.certificates):
         if certificate.get("kind", "certificate") != "keypair" and "authority" not in certificate:
             yield Problem(manifest.file, ("certificates", index, "authority"), "is missing. Only a keypair needs no authority. Add it.")
+        for server in certificate.get("permitted_by", ()):
+            if server not in manifests:
+                text = f"is {quoted(server)}, not a component.{did_you_mean(server, manifests)} Allowed: a folder of roles/ with a manifest."
+                yield Problem(manifest.file, ("certificates", index, "permitted_by"), text)
+        if "permitted_by" in certificate and ("client" not in certificate.get("usages", ()) or "{{" in certificate.get("common_name", "{{")):
+            text = "is for one certificate of all nodes that clients show. Allowed: with the usage client and a common_name that is no template."
+            yield Problem(manifest.file, ("certificates", index, "permitted_by"), text)
     for index, entry in enumerate(manifest.metrics):
         if entry["url"].startswith("https:") != ("authority" in entry):
             text = f"is {quoted(entry['url'])}{'' if 'authority' in entry else ' without an authority'}."

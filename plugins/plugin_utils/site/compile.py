@@ -149,6 +149,16 @@ def contributions_of(chosen: Sequence[Manifest]) -> tuple[dict[str, dict[str, di
     return contributions, problems
 
 
+def clients_of(chosen: Sequence[Manifest]) -> dict[str, list[str]]:
+    """Chosen component -> the common names of the client certificates that it lets in, sorted."""
+    permitted: dict[str, set[str]] = {manifest.name: set() for manifest in chosen}
+    for manifest in chosen:
+        for certificate in manifest.certificates:
+            for server in permitted.keys() & certificate.get("permitted_by", ()):
+                permitted[server].add(certificate["common_name"])
+    return {name: sorted(clients) for name, clients in permitted.items()}
+
+
 def check_groups(groups: Mapping[str, Collection[str]], existing: Mapping[str, Collection[str]], file: str) -> Iterable[Problem]:
     """Hosts that a group of the inventory would bring into plays of the same name, though the plan doesn't."""
     for name, planned in groups.items():
@@ -268,6 +278,7 @@ def _plan(
         "artifact_versions": versions,
         "component_nodes": {name: groups[name] for name in sorted(catalogue.manifests)},
         "component_addresses": {name: addresses[name] for name in sorted(catalogue.manifests)},
+        "component_clients": clients_of([catalogue.manifests[name] for name in chosen]),
         "endpoints": {
             name: {port.name: [f"{address}:{port.first}" for address in addresses[name]] for port in catalogue.manifests[name].ports if port.first == port.last}
             for name in sorted(catalogue.manifests)
@@ -317,7 +328,11 @@ def _node_variables(manifests: Sequence[Manifest]) -> dict[str, Any]:
         "node_components": [manifest.name for manifest in manifests],
         "node_artifacts": sorted({artifact for manifest in manifests for artifact in manifest.artifacts}),
         "node_ports": _ports(manifests, own=True),
-        "node_certificates": [{"component": manifest.name, **certificate} for manifest in manifests for certificate in manifest.certificates],
+        "node_certificates": [
+            {"component": manifest.name, **{key: value for key, value in certificate.items() if key != "permitted_by"}}
+            for manifest in manifests
+            for certificate in manifest.certificates
+        ],
         "node_authorities": sorted({authority for manifest in manifests for authority in manifest.authorities}),
         "node_health": [
             {"component": manifest.name, **check} | ({"failures": list(manifest.failures)} if manifest.failures else {})

@@ -19,7 +19,7 @@ from ansible.template import Templar
 from ansible_collections.ashlar.stack.plugins.inventory import stack as plugin
 from ansible_collections.ashlar.stack.plugins.plugin_utils.site.catalogue import load
 from ansible_collections.ashlar.stack.plugins.plugin_utils.site.choice import in_order
-from ansible_collections.ashlar.stack.plugins.plugin_utils.site.compile import contributions_of, plan_site
+from ansible_collections.ashlar.stack.plugins.plugin_utils.site.compile import clients_of, contributions_of, plan_site
 from ansible_collections.ashlar.stack.plugins.plugin_utils.site.models import Manifest, SiteError
 from ansible_collections.ashlar.stack.plugins.plugin_utils.site.nodes import RawNode
 from sites import SITE, inventory_of, write_site
@@ -190,6 +190,31 @@ def test_two_components_that_contribute_the_same_are_not_chosen_together(collect
 def test_contributions_that_nobody_would_read_are_refused(collection: Path, tmp_path: Path, contributes: dict[str, Any], said: str) -> None:
     with pytest.raises(SiteError) as caught:
         load(collection_of(tmp_path, collection, registry=ACCEPTS, edge={"contributes": contributes}))
+    [problem] = caught.value.problems
+    assert said in problem.text
+
+
+def client(name: str, **more: Any) -> dict[str, Any]:
+    return {"certificates": [{"name": "client", "authority": "site", "usages": ["client"], "common_name": name, "permitted_by": ["store"], **more}]}
+
+
+def test_who_is_let_in_follows_from_the_clients_that_are_chosen(collection: Path, tmp_path: Path) -> None:
+    manifests = load(collection_of(tmp_path, collection, store={}, zoom=client("zoom"), page=client("the-page"))).manifests
+    assert clients_of([manifests["zoom"], manifests["store"], manifests["page"]]) == {"zoom": [], "store": ["the-page", "zoom"], "page": []}
+    assert clients_of([manifests["zoom"]]) == {"zoom": []}
+
+
+@pytest.mark.parametrize(
+    ("more", "said"),
+    [
+        ({"permitted_by": ["stor"]}, 'is "stor", not a component. Did you mean "store"?'),
+        ({"usages": ["server"]}, "with the usage client"),
+        ({"common_name": "{{ inventory_hostname }}"}, "a common_name that is no template"),
+    ],
+)
+def test_clients_that_cannot_be_let_in_are_refused(collection: Path, tmp_path: Path, more: dict[str, Any], said: str) -> None:
+    with pytest.raises(SiteError) as caught:
+        load(collection_of(tmp_path, collection, store={}, page=client("page", **more)))
     [problem] = caught.value.problems
     assert said in problem.text
 
