@@ -202,6 +202,7 @@ def _manifest(root: Path, file: Path) -> Manifest:
         health=tuple(raw.get("health", ())),
         failures=tuple(raw.get("failures", ())),
         metrics=tuple(raw.get("metrics", ())),
+        page=raw.get("page", {}),
         accepts=raw.get("accepts", {}),
         contributes=raw.get("contributes", {}),
         limits=raw.get("limits", {}),

@@ -159,6 +159,15 @@ def clients_of(chosen: Sequence[Manifest]) -> dict[str, list[str]]:
     return {name: sorted(clients) for name, clients in permitted.items()}
 
 
+def page_of(chosen: Sequence[Manifest]) -> dict[str, dict[str, str]]:
+    """The closing page: section -> row -> text, sections and rows in the order of the components that give them."""
+    page: dict[str, dict[str, str]] = {}
+    for manifest in chosen:
+        for section, rows in manifest.page.items():
+            page.setdefault(section, {}).update(rows)
+    return page
+
+
 def check_groups(groups: Mapping[str, Collection[str]], existing: Mapping[str, Collection[str]], file: str) -> Iterable[Problem]:
     """Hosts that a group of the inventory would bring into plays of the same name, though the plan doesn't."""
     for name, planned in groups.items():
@@ -274,6 +283,7 @@ def _plan(
             for name in chosen
             for entry in catalogue.manifests[name].metrics
         ],
+        "site_page": page_of([catalogue.manifests[name] for name in chosen]),
         "contributions": contributions,
         "artifact_versions": versions,
         "component_nodes": {name: groups[name] for name in sorted(catalogue.manifests)},

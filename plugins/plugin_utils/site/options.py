@@ -28,6 +28,7 @@ PLAN_VARIABLES = (
     "component_layers",
     "site_ports",
     "site_metrics",
+    "site_page",
     "contributions",
     "artifact_versions",
     "component_nodes",

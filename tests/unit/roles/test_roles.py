@@ -161,6 +161,12 @@ def test_every_component_has_one_play_on_its_own_group() -> None:
                 assert play["hosts"] == role, f"the play '{play['name']}' must have hosts: {role}"
 
 
+def test_the_closing_page_names_no_component() -> None:
+    [page] = [task["ansible.builtin.set_stats"]["data"] for task in PLAYS[-1]["tasks"] if "ansible.builtin.set_stats" in task]
+    assert page == {"ashlar_page": "{{ site_page }}"}
+    assert MANIFESTS["kubernetes_control"]["page"]["Kubernetes"]
+
+
 def test_every_play_leads_to_a_role_that_exists() -> None:
     named = {role for play in PLAYS for role in roles_of(play)}
     assert named <= set(ROLES)

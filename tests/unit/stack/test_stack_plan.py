@@ -19,7 +19,7 @@ from ansible.template import Templar
 from ansible_collections.ashlar.stack.plugins.inventory import stack as plugin
 from ansible_collections.ashlar.stack.plugins.plugin_utils.site.catalogue import load
 from ansible_collections.ashlar.stack.plugins.plugin_utils.site.choice import in_order
-from ansible_collections.ashlar.stack.plugins.plugin_utils.site.compile import clients_of, contributions_of, plan_site
+from ansible_collections.ashlar.stack.plugins.plugin_utils.site.compile import clients_of, contributions_of, page_of, plan_site
 from ansible_collections.ashlar.stack.plugins.plugin_utils.site.models import Manifest, SiteError
 from ansible_collections.ashlar.stack.plugins.plugin_utils.site.nodes import RawNode
 from sites import SITE, inventory_of, write_site
@@ -217,6 +217,15 @@ def test_clients_that_cannot_be_let_in_are_refused(collection: Path, tmp_path: P
         load(collection_of(tmp_path, collection, store={}, page=client("page", **more)))
     [problem] = caught.value.problems
     assert said in problem.text
+
+
+def test_components_share_the_sections_of_the_closing_page(collection: Path, tmp_path: Path) -> None:
+    edge, sample = {"page": {"Edge": {"addresses": "{{ node_address }}"}}}, {"page": {"Sample": {"port": "1"}, "Edge": {"sample": "curl"}}}
+    manifests = load(collection_of(tmp_path, collection, edge=edge, sample=sample)).manifests
+    made = page_of([manifests["edge"], manifests["sample"]])
+    assert made == {"Edge": {"addresses": "{{ node_address }}", "sample": "curl"}, "Sample": {"port": "1"}}
+    assert list(made) == ["Edge", "Sample"]
+    assert page_of([manifests["edge"]]) == edge["page"], "a manifest is not changed by what others add"
 
 
 def test_options_and_defaults_are_variables_of_all_hosts(planned: Planned) -> None:
