@@ -199,6 +199,7 @@ def _manifest(root: Path, file: Path) -> Manifest:
         authorities=tuple(raw.get("authorities", ())),
         certificates=tuple(raw.get("certificates", ())),
         artifacts=tuple(raw.get("artifacts", ())),
+        stepwise=tuple(raw.get("stepwise", ())),
         health=tuple(raw.get("health", ())),
         failures=tuple(raw.get("failures", ())),
         metrics=tuple(raw.get("metrics", ())),
@@ -242,6 +243,10 @@ def _references(manifest: Manifest, slots: Mapping[str, Slot], manifests: Mappin
                 text = f"is {quoted(source)}, not a component.{did_you_mean(source, [*SOURCES, *manifests])}"
                 yield Problem(manifest.file, ("ports", index, "from"), f"{text} Allowed: components, {listed(SOURCES)}.")
         yield from _route(manifest, index, port, manifests)
+    for index, artifact in enumerate(manifest.stepwise):
+        if artifact not in manifest.artifacts:
+            text = f"is {quoted(artifact)}, which is not among its artifacts.{did_you_mean(artifact, manifest.artifacts)} Allowed: {listed(manifest.artifacts)}."
+            yield Problem(manifest.file, ("stepwise", index), text)
     for receiver, kinds in manifest.contributes.items():
         if receiver not in manifests:
             text = f"is {quoted(receiver)}, not a component.{did_you_mean(receiver, manifests)} Allowed: a folder of roles/ with a manifest."

@@ -112,7 +112,7 @@ def compile_plan(
     found += check_domain(site)
     versions, wrong = choose_versions(site, release, chosen, catalogue)
     found += wrong
-    found += check_upgrade(site, versions, catalogue)
+    found += check_upgrade(site, versions, chosen, catalogue)
     contributions, wrong = contributions_of([catalogue.manifests[name] for name in chosen])
     found += wrong
     placed: dict[str, list[Node]] = {}

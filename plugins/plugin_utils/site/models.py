@@ -105,6 +105,7 @@ class Manifest:
     authorities: tuple[str, ...] = ()
     certificates: tuple[Mapping[str, Any], ...] = ()
     artifacts: tuple[str, ...] = ()
+    stepwise: tuple[str, ...] = ()
     health: tuple[Mapping[str, Any], ...] = ()
     failures: tuple[Mapping[str, Any], ...] = ()
     metrics: tuple[Mapping[str, Any], ...] = ()

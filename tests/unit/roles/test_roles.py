@@ -99,6 +99,7 @@ def test_what_a_manifest_names_exists(role: str) -> None:
     for artifact in manifest.get("artifacts") or []:
         assert (ROOT / "artifacts" / artifact / "artifact.yml").is_file(), f"artifacts/{artifact}/artifact.yml is missing"
     assert set(manifest.get("limits") or {}) <= set(options(role))
+    assert set(manifest.get("stepwise") or []) <= set(manifest.get("artifacts") or [])
 
 
 # A line as the program writes it, by component and the beginning of the cause that it must lead to.
