@@ -245,8 +245,8 @@ def _references(manifest: Manifest, slots: Mapping[str, Slot], manifests: Mappin
         yield from _route(manifest, index, port, manifests)
     for index, artifact in enumerate(manifest.stepwise):
         if artifact not in manifest.artifacts:
-            text = f"is {quoted(artifact)}, which is not among its artifacts.{did_you_mean(artifact, manifest.artifacts)} Allowed: {listed(manifest.artifacts)}."
-            yield Problem(manifest.file, ("stepwise", index), text)
+            text = f"is {quoted(artifact)}, which is not among its artifacts.{did_you_mean(artifact, manifest.artifacts)}"
+            yield Problem(manifest.file, ("stepwise", index), f"{text} Allowed: {listed(manifest.artifacts)}.")
     for receiver, kinds in manifest.contributes.items():
         if receiver not in manifests:
             text = f"is {quoted(receiver)}, not a component.{did_you_mean(receiver, manifests)} Allowed: a folder of roles/ with a manifest."
