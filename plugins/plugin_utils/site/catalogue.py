@@ -199,9 +199,13 @@ def _manifest(root: Path, file: Path) -> Manifest:
         authorities=tuple(raw.get("authorities", ())),
         certificates=tuple(raw.get("certificates", ())),
         artifacts=tuple(raw.get("artifacts", ())),
+        stepwise=tuple(raw.get("stepwise", ())),
         health=tuple(raw.get("health", ())),
         failures=tuple(raw.get("failures", ())),
         metrics=tuple(raw.get("metrics", ())),
+        page=raw.get("page", {}),
+        accepts=raw.get("accepts", {}),
+        contributes=raw.get("contributes", {}),
         limits=raw.get("limits", {}),
     )
 
@@ -239,9 +243,30 @@ def _references(manifest: Manifest, slots: Mapping[str, Slot], manifests: Mappin
                 text = f"is {quoted(source)}, not a component.{did_you_mean(source, [*SOURCES, *manifests])}"
                 yield Problem(manifest.file, ("ports", index, "from"), f"{text} Allowed: components, {listed(SOURCES)}.")
         yield from _route(manifest, index, port, manifests)
+    for index, artifact in enumerate(manifest.stepwise):
+        if artifact not in manifest.artifacts:
+            text = f"is {quoted(artifact)}, which is not among its artifacts.{did_you_mean(artifact, manifest.artifacts)}"
+            yield Problem(manifest.file, ("stepwise", index), f"{text} Allowed: {listed(manifest.artifacts)}.")
+    for receiver, kinds in manifest.contributes.items():
+        if receiver not in manifests:
+            text = f"is {quoted(receiver)}, not a component.{did_you_mean(receiver, manifests)} Allowed: a folder of roles/ with a manifest."
+            yield Problem(manifest.file, ("contributes", receiver), text)
+            continue
+        accepted = manifests[receiver].accepts
+        for kind in kinds:
+            if kind not in accepted:
+                text = f"is nothing that {receiver} accepts.{did_you_mean(kind, accepted)} Allowed: {listed(accepted)}, as its manifest says."
+                yield Problem(manifest.file, ("contributes", receiver, kind), text)
     for index, certificate in enumerate(manifest.certificates):
         if certificate.get("kind", "certificate") != "keypair" and "authority" not in certificate:
             yield Problem(manifest.file, ("certificates", index, "authority"), "is missing. Only a keypair needs no authority. Add it.")
+        for server in certificate.get("permitted_by", ()):
+            if server not in manifests:
+                text = f"is {quoted(server)}, not a component.{did_you_mean(server, manifests)} Allowed: a folder of roles/ with a manifest."
+                yield Problem(manifest.file, ("certificates", index, "permitted_by"), text)
+        if "permitted_by" in certificate and ("client" not in certificate.get("usages", ()) or "{{" in certificate.get("common_name", "{{")):
+            text = "is for one certificate of all nodes that clients show. Allowed: with the usage client and a common_name that is no template."
+            yield Problem(manifest.file, ("certificates", index, "permitted_by"), text)
     for index, entry in enumerate(manifest.metrics):
         if entry["url"].startswith("https:") != ("authority" in entry):
             text = f"is {quoted(entry['url'])}{'' if 'authority' in entry else ' without an authority'}."

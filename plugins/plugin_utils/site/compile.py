@@ -112,7 +112,9 @@ def compile_plan(
     found += check_domain(site)
     versions, wrong = choose_versions(site, release, chosen, catalogue)
     found += wrong
-    found += check_upgrade(site, versions, catalogue)
+    found += check_upgrade(site, versions, chosen, catalogue)
+    contributions, wrong = contributions_of([catalogue.manifests[name] for name in chosen])
+    found += wrong
     placed: dict[str, list[Node]] = {}
     if nodes is not None:
         placed = {name: place(catalogue.manifests[name], nodes) for name in chosen}
@@ -127,7 +129,43 @@ def compile_plan(
         raise SiteError(found)
     if nodes is None:
         return Plan({name: [] for name in (EVERY_NODE, *NODE_CLASSES, *sorted(catalogue.manifests))}, _site_variables(site, site.networks), {}, {}, {})
-    return _plan(site, site.networks, catalogue, chosen, versions, nodes, placed)
+    return _plan(site, site.networks, catalogue, chosen, versions, nodes, placed, contributions)
+
+
+def contributions_of(chosen: Sequence[Manifest]) -> tuple[dict[str, dict[str, dict[str, Any]]], list[Problem]]:
+    """What the chosen components contribute to each other: component -> kind -> name -> content; and names that two of them gave."""
+    contributions: dict[str, dict[str, dict[str, Any]]] = {manifest.name: {kind: {} for kind in manifest.accepts} for manifest in chosen if manifest.accepts}
+    givers: dict[tuple[str, str, str], str] = {}
+    problems = []
+    for manifest in chosen:
+        for receiver, kinds in manifest.contributes.items():
+            for kind, entries in kinds.items() if receiver in contributions else ():
+                for name, content in entries.items():
+                    giver = givers.setdefault((receiver, kind, name), manifest.name)
+                    if giver != manifest.name:
+                        text = f"is contributed by {giver}, too. Names are unique on a site: choose one of the two components, or rename it."
+                        problems.append(Problem(manifest.file, ("contributes", receiver, kind, name), text))
+                    contributions[receiver][kind][name] = content
+    return contributions, problems
+
+
+def clients_of(chosen: Sequence[Manifest]) -> dict[str, list[str]]:
+    """Chosen component -> the common names of the client certificates that it lets in, sorted."""
+    permitted: dict[str, set[str]] = {manifest.name: set() for manifest in chosen}
+    for manifest in chosen:
+        for certificate in manifest.certificates:
+            for server in permitted.keys() & certificate.get("permitted_by", ()):
+                permitted[server].add(certificate["common_name"])
+    return {name: sorted(clients) for name, clients in permitted.items()}
+
+
+def page_of(chosen: Sequence[Manifest]) -> dict[str, dict[str, str]]:
+    """The closing page: section -> row -> text, sections and rows in the order of the components that give them."""
+    page: dict[str, dict[str, str]] = {}
+    for manifest in chosen:
+        for section, rows in manifest.page.items():
+            page.setdefault(section, {}).update(rows)
+    return page
 
 
 def check_groups(groups: Mapping[str, Collection[str]], existing: Mapping[str, Collection[str]], file: str) -> Iterable[Problem]:
@@ -218,6 +256,7 @@ def _plan(
     versions: dict[str, str],
     nodes: Sequence[Node],
     placed: Mapping[str, Sequence[Node]],
+    contributions: Mapping[str, Any],
 ) -> Plan:
     addresses = {name: [str(node.address) for node in placed.get(name, ())] for name in catalogue.manifests}
     groups = _groups(catalogue, chosen, nodes, placed)
@@ -244,9 +283,12 @@ def _plan(
             for name in chosen
             for entry in catalogue.manifests[name].metrics
         ],
+        "site_page": page_of([catalogue.manifests[name] for name in chosen]),
+        "contributions": contributions,
         "artifact_versions": versions,
         "component_nodes": {name: groups[name] for name in sorted(catalogue.manifests)},
         "component_addresses": {name: addresses[name] for name in sorted(catalogue.manifests)},
+        "component_clients": clients_of([catalogue.manifests[name] for name in chosen]),
         "endpoints": {
             name: {port.name: [f"{address}:{port.first}" for address in addresses[name]] for port in catalogue.manifests[name].ports if port.first == port.last}
             for name in sorted(catalogue.manifests)
@@ -296,7 +338,11 @@ def _node_variables(manifests: Sequence[Manifest]) -> dict[str, Any]:
         "node_components": [manifest.name for manifest in manifests],
         "node_artifacts": sorted({artifact for manifest in manifests for artifact in manifest.artifacts}),
         "node_ports": _ports(manifests, own=True),
-        "node_certificates": [{"component": manifest.name, **certificate} for manifest in manifests for certificate in manifest.certificates],
+        "node_certificates": [
+            {"component": manifest.name, **{key: value for key, value in certificate.items() if key != "permitted_by"}}
+            for manifest in manifests
+            for certificate in manifest.certificates
+        ],
         "node_authorities": sorted({authority for manifest in manifests for authority in manifest.authorities}),
         "node_health": [
             {"component": manifest.name, **check} | ({"failures": list(manifest.failures)} if manifest.failures else {})

@@ -88,7 +88,10 @@ class Placement:
 
 @dataclass(frozen=True, slots=True)
 class Manifest:
-    """roles/<name>/meta/component.yml. ``certificates``, ``health``, ``failures`` and ``metrics`` are as written there: their texts are templates."""
+    """roles/<name>/meta/component.yml. ``certificates``, ``health``, ``failures``, ``metrics`` and ``page`` are as written there: their texts are templates.
+
+    ``accepts``: what others may contribute to it, kind -> a sentence. ``contributes``: component -> kind -> name -> content, a template.
+    """
 
     name: str
     description: str
@@ -102,9 +105,13 @@ class Manifest:
     authorities: tuple[str, ...] = ()
     certificates: tuple[Mapping[str, Any], ...] = ()
     artifacts: tuple[str, ...] = ()
+    stepwise: tuple[str, ...] = ()
     health: tuple[Mapping[str, Any], ...] = ()
     failures: tuple[Mapping[str, Any], ...] = ()
     metrics: tuple[Mapping[str, Any], ...] = ()
+    page: Mapping[str, Mapping[str, str]] = field(default_factory=dict)
+    accepts: Mapping[str, str] = field(default_factory=dict)
+    contributes: Mapping[str, Mapping[str, Mapping[str, Any]]] = field(default_factory=dict)
     limits: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
 
 

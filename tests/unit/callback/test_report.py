@@ -219,6 +219,7 @@ def test_the_closing_page_takes_pairs_rows_and_text() -> None:
     ]
     assert section("Next", page["Next"], plain) == ["", "Next", "  kubectl get nodes"]
     assert page_sections("nonsense") == {}
+    assert page_sections({"Edge": {"sample": ""}, "Portal": {"name": "a", "other": ""}}) == {"Portal": {"name": "a"}}
     nodes = node_rows(
         {"n1": {"address": "10.0.0.11", "classes": ["control", "worker"]}, "node-2": {"address": "10.0.0.12", "classes": ["worker"]}},
         {"etcd": ["n1"], "containerd": ["n1", "node-2"]},

@@ -101,6 +101,7 @@ def test_what_a_manifest_names_exists(role: str) -> None:
     for artifact in manifest.get("artifacts") or []:
         assert (ROOT / "artifacts" / artifact / "artifact.yml").is_file(), f"artifacts/{artifact}/artifact.yml is missing"
     assert set(manifest.get("limits") or {}) <= set(options(role))
+    assert set(manifest.get("stepwise") or []) <= set(manifest.get("artifacts") or [])
 
 
 # A line as the program writes it, by component and the beginning of the cause that it must lead to.
@@ -185,6 +186,12 @@ def test_every_component_has_one_play_on_its_own_group() -> None:
                 assert play["hosts"] == role, f"the play '{play['name']}' must have hosts: {role}"
 
 
+def test_the_closing_page_names_no_component() -> None:
+    [page] = [task["ansible.builtin.set_stats"]["data"] for task in PLAYS[-1]["tasks"] if "ansible.builtin.set_stats" in task]
+    assert page == {"ashlar_page": "{{ site_page }}"}
+    assert MANIFESTS["kubernetes_control"]["page"]["Kubernetes"]
+
+
 def test_every_play_leads_to_a_role_that_exists() -> None:
     named = {role for play in PLAYS for role in roles_of(play)}
     assert named <= set(ROLES)
@@ -223,6 +230,20 @@ def test_a_play_that_serves_many_components_runs_with_each_of_them() -> None:
     assert tags("orchestration | objects") == tags("orchestration | nodes") == tags_of([*applied, "kubernetes_node"])
     secret = [role for role in MANIFESTS if any("consul/tokens/" in path.read_text() for path in (ROOT / "roles" / role).glob("templates/**/*.j2"))]
     assert tags("coordination | consul tokens") == tags_of(secret)
+
+
+def test_a_token_of_consul_is_contributed_by_the_component_that_reads_it() -> None:
+    own = yaml.safe_load((ROOT / "roles/consul/vars/main.yml").read_text())["_consul_policies"]
+    given = {name: role for role in MANIFESTS for name in MANIFESTS[role].get("contributes", {}).get("consul", {}).get("tokens", {})}
+    read = {
+        name: role
+        for role in MANIFESTS
+        if role != "consul"
+        for path in (ROOT / "roles" / role).glob("templates/**/*.j2")
+        for name in re.findall(r"'consul/tokens/([a-z-]+)'", path.read_text())
+    }
+    assert given.keys().isdisjoint(own)
+    assert {name: role for name, role in read.items() if name not in own} == given
 
 
 def test_all_else_runs_whatever_the_tags_are_but_for_the_record_of_a_whole_run() -> None:
