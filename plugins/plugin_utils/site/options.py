@@ -30,8 +30,10 @@ PLAN_VARIABLES = (
     "site_metrics",
     "artifact_versions",
     "component_nodes",
+    "component_groups",
     "component_addresses",
     "endpoints",
+    "site_retiring",
     "node_components",
     "node_artifacts",
     "node_ports",
@@ -39,6 +41,7 @@ PLAN_VARIABLES = (
     "node_authorities",
     "node_health",
     "node_metrics",
+    "node_retiring",
 )
 """What the inventory plugin computes. A file that sets one of these would silently win over the plan."""
 
