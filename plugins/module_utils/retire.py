@@ -22,6 +22,7 @@ from ansible_collections.ashlar.stack.plugins.module_utils import tree_effects a
 from ansible_collections.ashlar.stack.plugins.module_utils.tree import MEMORY_FOLDER, Owners, Tree, TreeSpec, UnknownOwner, attributes_diff
 from ansible_collections.ashlar.stack.plugins.module_utils.tree_files import HostFiles, split
 from ansible_collections.ashlar.stack.plugins.module_utils.tree_run import LIMIT, Runner
+from ansible_collections.ashlar.stack.plugins.module_utils.units import matches
 
 RETIRING_FOLDER = "/var/lib/ashlar/retiring"
 RETIRED_FOLDER = "/var/lib/ashlar/retired"
@@ -187,18 +188,26 @@ class Retirement:
             raise RetireError(f"{self.component}: {' '.join(command)} failed: {done.said or done.code}. {remedy} Then run again.")
 
     def _processes(self, check: bool) -> None:
-        for pattern in self.leftovers.processes:
-            for link in self._glob("/proc/[0-9]*/exe"):
-                with contextlib.suppress(OSError):
-                    if os.readlink(self.files.real(link)) in {self.files.real(path) for path in self._glob(pattern)}:
-                        number = link.split("/")[2]
-                        if not check:
-                            self._run(["kill", "-KILL", number], f"See what process {number} waits for.")
-                        self._did(f"process {number}")
+        """With what they started: a container outlives the program that looks after it."""
+        if not self.leftovers.processes:
+            return
+        found = []
+        children: dict[str, list[str]] = {}
+        for link in self._glob("/proc/[0-9]*/exe"):
+            number = link.split("/")[2]
+            with contextlib.suppress(OSError, IndexError):
+                children.setdefault(_read(self.files.real(f"/proc/{number}/stat")).rpartition(")")[2].split()[1], []).append(number)
+                if matches(os.readlink(self.files.real(link)).replace(" (deleted)", ""), self.leftovers.processes):
+                    found.append(number)
+        for number in found:
+            found += [child for child in children.get(number, ()) if child not in found]
+        if found and not check:
+            # One that has ended meanwhile is none to complain about.
+            self.runner.run(["kill", "-KILL", *found], 60)
+        for number in found:
+            self._did(f"process {number}")
 
     def _mounts(self, check: bool) -> None:
-        from ansible_collections.ashlar.stack.plugins.module_utils.units import matches
-
         # Deepest first; a path in this file has its blanks as octal numbers.
         lines = self._text("/proc/self/mounts") if self.files.root != "/" else _read("/proc/self/mounts")
         points = [re.sub(r"\\([0-7]{3})", lambda code: chr(int(code[1], 8)), line.split()[1]) for line in lines.splitlines() if len(line.split()) > 1]

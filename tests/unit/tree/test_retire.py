@@ -186,6 +186,18 @@ def test_a_folder_that_another_component_has_as_well_stays(host: FakeHost) -> No
     assert host.text("/var/lib/other/data") == "of both"
 
 
+def test_a_program_that_outlives_its_unit_is_killed_with_what_it_started(host: FakeHost) -> None:
+    for number, parent, program in ((7, 1, "/opt/ashlar/app/1/shim (deleted)"), (8, 7, "/bin/contained"), (9, 8, "/bin/x"), (10, 1, "/bin/other")):
+        host.put(f"/proc/{number}/stat", f"{number} (a ) b) S {parent} 0 0")
+        host.path(f"/proc/{number}/exe").symlink_to(program)
+    host.programs["kill"] = lambda command: Completed(0)
+    files = HostFiles(str(host.root))
+    done = Retirement("app", Leftovers(processes=("/opt/ashlar/app/*/shim",)), files, host, FakeOwners(host.users), NOW).retire()
+    files.close()
+    assert ["kill", "-KILL", "7", "8", "9"] in host.calls
+    assert done.removed == ["process 7", "process 8", "process 9"]
+
+
 def test_a_tree_knows_its_component(host: FakeHost) -> None:
     furnish(host)
     install(host)
