@@ -170,8 +170,6 @@ def _manifest(root: Path, file: Path) -> Manifest:
     problems = check(root, "manifest", raw, str(file))
     if problems:
         raise SiteError(problems)
-    nodes = raw.get("nodes", {})
-    count = nodes.get("count", "any")
     ports = tuple(_port(port) for port in raw.get("ports", ()))
     problems = [
         Problem(str(file), ("ports", index, "port"), f"is {quoted(port.shown)}. Allowed: 1 to 65535, the first not above the last.")
@@ -190,9 +188,7 @@ def _manifest(root: Path, file: Path) -> Manifest:
         layer=raw["layer"],
         file=str(file),
         fills=as_tuple(raw.get("fills", ())),
-        placement=Placement(
-            node_class=nodes.get("class", "all"), odd=count == "odd", most=1 if count == "one" else count["max"] if isinstance(count, dict) else None
-        ),
+        placement=_placement(raw.get("nodes", {})),
         requires=tuple(raw.get("requires", ())),
         conflicts=tuple(raw.get("conflicts", ())),
         ports=ports,
@@ -207,7 +203,15 @@ def _manifest(root: Path, file: Path) -> Manifest:
         accepts=raw.get("accepts", {}),
         contributes=raw.get("contributes", {}),
         limits=raw.get("limits", {}),
+        groups={name: _placement(group) for name, group in raw.get("groups", {}).items()},
+        life=raw.get("life", {}),
     )
+
+
+def _placement(raw: Mapping[str, Any]) -> Placement:
+    count = raw.get("count", "any")
+    most = 1 if count == "one" else count["max"] if isinstance(count, dict) else raw.get("max")
+    return Placement(node_class=raw.get("class", "all"), odd=count == "odd", most=most)
 
 
 def _port(raw: Mapping[str, Any]) -> Port:
@@ -237,6 +241,16 @@ def _references(manifest: Manifest, slots: Mapping[str, Slot], manifests: Mappin
             if name not in both:
                 text = f"is {quoted(name)}, neither a slot nor a component.{did_you_mean(name, both)}"
                 yield Problem(manifest.file, (part, index), f"{text} Allowed: the slots {listed(slots)}, or a folder of roles/ with a manifest.")
+    for name, group in manifest.groups.items():
+        if name in (*slots, *manifests, *(other for each in manifests.values() if each is not manifest for other in each.groups)):
+            yield Problem(manifest.file, ("groups", name), "is the name of a slot, a component or another component's group. Rename it.")
+        if isinstance(group.most, str) and not group.most.startswith(f"{manifest.name}_"):
+            text = f"is {quoted(group.most)}. Allowed: a number, or an option of {manifest.name}, {manifest.name}_..."
+            yield Problem(manifest.file, ("groups", name, "max"), text)
+    if "leave" in manifest.life:
+        tasks = f"tasks/{manifest.life['leave']}.yml"
+        if not (Path(manifest.file).parents[1] / tasks).is_file():
+            yield Problem(manifest.file, ("life", "leave"), f"names {tasks} of the role, which does not exist. Write it, or remove the line.")
     for index, port in enumerate(manifest.ports):
         for source in port.sources:
             if source not in SOURCES and source not in manifests:

@@ -16,6 +16,7 @@ import yaml
 from ansible.parsing.dataloader import DataLoader
 from ansible.template import Templar, trust_as_template
 from ansible.utils.display import Display
+from ansible_collections.ashlar.stack.plugins.filter.object_names import object_names
 from ansible_collections.ashlar.stack.plugins.module_utils.health_log import Failure, Line, recognise
 
 ROOT = Path(__file__).parents[3]
@@ -195,7 +196,7 @@ def test_the_closing_page_names_no_component() -> None:
 def test_every_play_leads_to_a_role_that_exists() -> None:
     named = {role for play in PLAYS for role in roles_of(play)}
     assert named <= set(ROLES)
-    groups = {group.partition("[")[0] for play in PLAYS if "hosts" in play for group in str(play["hosts"]).split(":")} - {"nodes", "localhost"}
+    groups = {group.partition("[")[0] for play in PLAYS if "hosts" in play for group in str(play["hosts"]).split(":")} - {"nodes", "localhost", "retiring"}
     assert groups <= set(MANIFESTS)
     for play in PLAYS:
         assert play.get("hosts") != "all", "hosts that are no nodes are in the group all"
@@ -249,7 +250,8 @@ def test_a_token_of_consul_is_contributed_by_the_component_that_reads_it() -> No
 def test_all_else_runs_whatever_the_tags_are_but_for_the_record_of_a_whole_run() -> None:
     untagged = [play["name"] for play in PLAYS if not play.get("tags")]
     assert untagged == ["every layer | record"]
-    for name in ("every layer | tags", "The store holds every artifact of the site", "base | hosts", "every layer | ready"):
+    named = ("every layer | plan", "every layer | placement", "every layer | retire", "every layer | ready")
+    for name in (*named, "The store holds every artifact of the site", "base | hosts"):
         assert "always" in tags(name)
 
 
@@ -352,3 +354,38 @@ def test_nothing_else_asks_for_the_name_of_its_host() -> None:
     assert units
     assert files
     assert [str(file.relative_to(ROOT)) for file, names in units + files if names.search(file.read_text())] == []
+
+
+@pytest.mark.parametrize("remembered", [None, [], "gone"])
+def test_objects_that_a_component_left_in_the_api_are_known_by_name_and_nothing_else_is(remembered: Any, tmp_path: Path) -> None:
+    block = next(task for task in yaml.safe_load((ROOT / "roles/kubernetes_objects/tasks/main.yml").read_text()) if "block" in task)
+    gone = {"apiVersion": "v1", "kind": "Service", "metadata": {"name": "old", "namespace": "kube-system"}}
+    role = {"apiVersion": "rbac.authorization.k8s.io/v1", "kind": "ClusterRole", "metadata": {"name": "kept", "labels": {"a": "b"}}, "rules": []}
+    names = object_names([role, None])
+    assert names == [{"apiVersion": role["apiVersion"], "kind": "ClusterRole", "metadata": {"name": "kept"}}]
+    (tmp_path / "state").mkdir()
+    if remembered is not None:
+        (tmp_path / "state" / "objects.json").write_text(json.dumps([*names, gone] if remembered else []))
+    variables = {name: trust_as_template(block["vars"][name].replace("ansible.builtin.", "")) for name in ("_file", "_remembered", "_unwanted")}
+    variables |= {"_wanted": names, "site_directory": str(tmp_path)}
+    found = Templar(loader=DataLoader(), variables=variables).template(trust_as_template("{{ _unwanted }}"))
+    assert found == ([gone] if remembered else [])
+
+
+def guard(retiring: dict[str, Any], **extra: Any) -> str:
+    """What the first play of site.yml says, or nothing."""
+    task = PLAYS[0]["tasks"][1]
+    variables = {name: trust_as_template(value) for name, value in task["vars"].items()} | {"site_retiring": retiring, **extra}
+    templar = Templar(loader=DataLoader(), variables=variables)
+    if not templar.template(trust_as_template("{{ _unasked }}")):
+        return ""
+    return str(templar.template(trust_as_template(task["ansible.builtin.assert"]["fail_msg"])))
+
+
+def test_what_holds_the_platforms_state_leaves_only_when_it_is_named() -> None:
+    leaves = {"etcd": {"nodes": ["alpha", "beta"], "holds": "the quorum"}, "flannel": {"nodes": ["alpha"], "holds": ""}}
+    said = guard(leaves)
+    assert said.startswith("etcd would leave alpha, beta, and it holds the quorum.") and "-e retire=etcd." in said and "flannel" not in said
+    assert guard(leaves, retire="consul") and guard(leaves, retire=[])
+    assert not guard(leaves, retire="consul, etcd") and not guard(leaves, retire=["etcd"])
+    assert not guard({}) and not guard({"flannel": leaves["flannel"]})
