@@ -151,13 +151,13 @@ def describe_change(result: Mapping[str, Any], most: int = 2) -> str:
         value = result.get(key)
         if isinstance(value, str):
             value = [value]
-        elif isinstance(value, Mapping):
-            value = [
-                f"{name} {detail['to']}" if isinstance(detail, Mapping) and "to" in detail else str(name) for name, detail in value.items()
-            ]
-        if isinstance(value, Sequence) and value:
+        if isinstance(value, Mapping):
+            for name, detail in value.items():
+                version = detail.get("to") if isinstance(detail, Mapping) else None
+                told.setdefault("removed" if version == "" else verb, []).append(f"{name} {version}" if version else str(name))
+        elif isinstance(value, Sequence) and value:
             told.setdefault(verb, []).extend(str(each) for each in value)
-    return "; ".join(f"{verb} {some(names, most)}" for verb, names in told.items())
+    return "; ".join(f"{verb} {some(list(dict.fromkeys(names)), most)}" for verb, names in told.items())
 
 
 def play_line(play: Play, paint: Paint) -> str:

@@ -79,6 +79,8 @@ def test_what_changed_is_told_from_the_results_of_the_modules() -> None:
         "installed etcd 3.7.3, nftables"
     )
     assert describe_change({"issued": {"etcd/server": "is missing"}}) == "issued etcd/server"
+    left = {"artifacts": {"etcd": {"from": "3.7.3", "to": ""}}, "removed": {"etcd": ["3.7.3"]}}
+    assert describe_change(left) == "removed etcd"
     assert describe_change({"dest": "/etc/motd"}) == "wrote /etc/motd"
     assert describe_change({"rc": 0}) == ""
 

@@ -125,7 +125,7 @@ SAID = {
     },
     "kubernetes_node": {
         "swap is on": "E1128 run.go:74] command failed err=failed to run Kubelet: running with swap on is not supported, please disable swap",
-        "the Node object n9 was deleted": 'kubelet_node_status.go:479] "Error updating node status, will retry" err="error getting node \\"n9\\": nodes \\"n9\\" not found"',
+        "the Node object n9 was deleted": '"Error updating node status, will retry" err="error getting node \\"n9\\": nodes \\"n9\\" not found"',
         "the kubelet registers as n9": 'nodes "n9" is forbidden: node "n9" is not allowed to modify node "n9"',
         "the kubelet cannot use the control groups": "failed to validate kubelet configuration: kubelet is configured to not run on a host using cgroup v1",
         "the bridge cni0": 'failed to set bridge addr: "cni0" already has an IP address different from 10.244.3.1/24',
