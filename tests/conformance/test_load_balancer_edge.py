@@ -151,7 +151,7 @@ def test_where_a_login_is_asked_for_the_sites_own_passes(
 
 def test_who_tries_passwords_is_stopped(routes: Routes, applications: Applications, edges: list[Node], domain: str, plan: Plan) -> None:
     name, edge = random_name("guessed"), edges[0]
-    allowed = int(plan.option("haproxy", "haproxy_wrong_logins_per_minute"))
+    allowed = int(plan.option("haproxy", "haproxy_failed_logins_per_minute"))
     routes.add(name, addresses(applications)[0], route_host=f"{name}.{domain}", route_login="true")
     routes.served(edge, f"{name}.{domain}", status=401)
     try:

@@ -392,7 +392,7 @@ def test_a_fork_bomb_in_a_pod_does_not_take_its_node(workload: Workload, nodes: 
 
     try:
         until("the bomb has met its limit", refusals)
-        assert int(read("pids.max")) == plan.option("kubernetes_node", "kubernetes_node_pod_pids_limit")
+        assert int(read("pids.max")) == plan.option("kubernetes_node", "kubernetes_node_pod_pids_max")
         assert int(read("pids.current")) <= int(read("pids.max"))
         assert nodes[name].run("echo here").strip() == "here"
         assert workload.shell(name, "wget -q -T 10 -O - http://127.0.0.1:8080/").strip() == workload.pods[name]["metadata"]["name"]

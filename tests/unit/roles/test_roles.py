@@ -60,6 +60,7 @@ def test_defaults_are_those_of_the_argument_specs(role: str) -> None:
 def test_every_option_is_a_sentence_with_a_type_under_the_roles_name(role: str) -> None:
     for name, option in options(role).items():
         assert name == role or name.startswith(f"{role}_"), f"{name} does not say that it is {role}'s"
+        assert not re.search(r"_(max|min)_|_(limit|mb|gb)(_|$)", name), f"{name}: a limit ends with _max or _min, and sizes are in mib, gib or bytes"
         assert option.get("type"), f"{name} has no type"
         text = option.get("description")
         last = text[-1] if isinstance(text, list) else text
