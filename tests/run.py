@@ -4,8 +4,8 @@
 Parts of one lane run one after another, lanes of one wave at the same time, waves one after another. Where several run at once, each writes a
 log of its own, which is printed whole when the part fails; meanwhile a line now and then says how far each is.
 
-At the end: how long each part took and its slowest tests, which tests failed and why, so that the end of a long log is enough, and in the last
-line how many commands passed and failed. What was not reached counts as neither and is named.
+At the end: how long each part took and its slowest tests, how many tests were skipped for which reason, which failed and why, so that the end of
+a long log is enough, and in the last line how many commands passed and failed. What was not reached counts as neither and is named.
 """
 
 from __future__ import annotations
@@ -19,6 +19,7 @@ import subprocess
 import sys
 import threading
 import time
+from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
@@ -47,6 +48,7 @@ PARTS: dict[str, list[list[str]]] = {
         [str(BIN / "ansible-lint"), "--strict", "--offline", "site.yml", "playbooks", "roles"],
         [str(BIN / "python"), "docs/build.py", "--check"],
     ],
+    # With the integration tests, which mostly wait for a program of theirs and so cost little beside the others.
     # Stealing keeps the tests of a file together until a worker has nothing left, so what a file prepares is mostly prepared once.
     "unit": [[str(BIN / "python"), "-m", "pytest", f"--numprocesses={os.cpu_count()}", "--dist=worksteal"]],
     **{f"molecule {name}": _scenario(name) for name in ("etcd", "consul", "monitoring", "terraform", "default")},
@@ -85,15 +87,16 @@ class Part:
 
 @dataclass(frozen=True)
 class Test:
-    """A test of a report by pytest (JUnit XML); `problems` are the ends of the reasons why it failed."""
+    """A test of a report by pytest (JUnit XML); `problems` are the ends of the reasons why it failed, `skipped` is why it was not run."""
 
     name: str
     seconds: float
     problems: tuple[str, ...]
+    skipped: str
 
 
 def tests_of(report: Path) -> list[Test]:
-    """None where there is no report, or a run was killed while it wrote one."""
+    """Empty where there is no report, or a run was killed while it wrote one."""
     try:
         cases = list(ElementTree.parse(report).iter("testcase"))
     except (OSError, ElementTree.ParseError):
@@ -104,7 +107,9 @@ def tests_of(report: Path) -> list[Test]:
         for problem in [*case.iter("failure"), *case.iter("error")]:
             lines = [line for line in (problem.text or problem.get("message", "")).splitlines() if line.strip()]
             problems.append("\n    ".join(lines[-REASON_LINES:]))
-        found.append(Test(f"{case.get('classname')}::{case.get('name')}", float(case.get("time", 0)), tuple(problems)))
+        skip = case.find("skipped")
+        reason = "" if skip is None else skip.get("message") or "no reason given"
+        found.append(Test(f"{case.get('classname')}::{case.get('name')}", float(case.get("time", 0)), tuple(problems), reason))
     return found
 
 
@@ -224,6 +229,15 @@ class Run:
                 lines += [f"{'':11}{test.seconds:7.1f} s  {test.name}" for test in tests[:SLOWEST]]
         return lines
 
+    def skips(self) -> list[str]:
+        """How many tests of each part were skipped, by reason."""
+        lines = []
+        for part in self.parts():
+            reasons = Counter(test.skipped for test in tests_of(part.report) if test.skipped)
+            if reasons:
+                lines += ["", f"Skipped in {part.name}, {reasons.total()} tests:", *(f"{count:7}  {reason}" for reason, count in reasons.most_common())]
+        return lines
+
     def failures(self) -> list[str]:
         lines = []
         for part in self.parts():
@@ -302,7 +316,7 @@ def main(arguments: Sequence[str]) -> int:
         signal.signal(number, stop)
     run.run()
     passed, failed = sum(part.passed for part in run.parts()), sum(part.failed for part in run.parts())
-    print("\n".join(["", f"It took {time.monotonic() - began:.0f} s. Each part and its slowest tests:", *run.times(), *run.failures()]))
+    print("\n".join(["", f"It took {time.monotonic() - began:.0f} s. Each part and its slowest tests:", *run.times(), *run.skips(), *run.failures()]))
     if unreached := run.unreached():
         print(f"\nNot run because of this: {', '.join(unreached)}.")
     if chosen.record:

@@ -52,7 +52,7 @@ class ActionModule(ActionBase):
         task_vars = task_vars or {}
         super().run(tmp, task_vars)
         arguments = dict(self._task.args)
-        for made in ("bundle", "fingerprint"):
+        for made in ("bundle", "fingerprint", "component"):
             if made in arguments:
                 raise AnsibleActionFail(f"tree: '{made}' is made from 'source' and cannot be given; leave it out")
         source = arguments.pop("source", None)
@@ -66,6 +66,9 @@ class ActionModule(ActionBase):
                     return {"changed": False, **{kind: [] for kind in RETURNED}}
                 arguments["fingerprint"] = asked
             arguments["bundle"] = pack(sources)
+            role = getattr(getattr(self._task, "_role", None), "_role_path", None)
+            if role:
+                arguments["component"] = os.path.basename(role)
         result: dict[str, Any] = self._execute_module(module_name="ashlar.stack.tree", module_args=arguments, task_vars=task_vars)
         # The arguments hold the whole tree, secrets too; nobody needs them back.
         result.pop("invocation", None)

@@ -188,7 +188,7 @@ class InventoryModule(BaseInventoryPlugin):
         try:
             pending = inventory.groups["all"].vars.get(MACHINES) == "pending"
             groups = {group.name: [host.name for host in group.get_hosts()] for group in inventory.groups.values()}
-            plan = plan_site(load(ROOT), raw_site, Path(path), self._nodes(path), groups, pending, self._variables)
+            plan = plan_site(load(ROOT), raw_site, Path(path), self._nodes(path), groups, pending, self._variables, self._settings(path))
         except SiteError as error:
             stop(error.problems)
         except AnsibleError as error:
@@ -224,6 +224,12 @@ class InventoryModule(BaseInventoryPlugin):
 
     def _variables(self, file: Path) -> Any:
         return self.loader.load_from_file(str(file), cache="all", trusted_as_template=True)
+
+    def _settings(self, path: str) -> tuple[Mapping[str, Any], Mapping[str, Any]]:
+        """Variables of all hosts, as they are written: those of group_vars, which win over the site file, and those of inventories."""
+        everybody = self.inventory.groups["all"]
+        sources = [*(source for source in self.inventory.processed_sources if source), path]
+        return get_vars_from_inventory_sources(self.loader, sources, [everybody], "all"), everybody.vars
 
     def _nodes(self, path: str) -> list[RawNode]:
         """Every host with the variables that describe a node, from wherever Ansible takes variables."""

@@ -19,7 +19,7 @@ short_description: The dashboards of a site as Grafana reads them
 version_added: 1.0.0
 author: Ashlar developers (@ashlar)
 description:
-  - Reads C(roles/grafana/dashboards/*.yml) and C(dashboards/) beside the site file (C(.yml) in the same short form, C(.json) as Grafana exports it),
+  - Reads C(roles/<component>/dashboards/*.yml) and C(dashboards/) beside the site file (C(.yml) in the same short form, C(.json) as Grafana exports it),
     leaves out what is about components that the site does not have, and gives all pages in one JSON object.
   - M(ashlar.stack.observability) validates them.
 options:

@@ -239,7 +239,7 @@ def _cpus(host: Host, wanted: Wanted) -> Iterator[Problem]:
         yield Problem(
             "cpus",
             f"has {host.cpus()} CPU{'' if host.cpus() == 1 else 's'}, and the class {node_class} needs {needed}",
-            "give the machine more CPUs, remove the class from the node, or lower base_min_cpus",
+            "give the machine more CPUs, remove the class from the node, or lower base_cpus_min",
         )
 
 
@@ -250,7 +250,7 @@ def _memory(host: Host, wanted: Wanted) -> Iterator[Problem]:
         yield Problem(
             "memory",
             f"has {found} MB of memory, and the class {node_class} needs {needed} MB",
-            "give the machine more memory, remove the class from the node, or lower base_min_memory_mb",
+            "give the machine more memory, remove the class from the node, or lower base_memory_mib_min",
         )
 
 
@@ -261,7 +261,7 @@ def _disk(host: Host, wanted: Wanted) -> Iterator[Problem]:
         yield Problem(
             "disk",
             f"the disk under {wanted.disk_path} has {size / _GIB:.1f} GB, and the class {node_class} needs {needed} GB",
-            "give the machine a larger disk, remove the class from the node, or lower base_min_disk_gb",
+            "give the machine a larger disk, remove the class from the node, or lower base_disk_gib_min",
         )
     percent = 100 * free / size if size else 0.0
     if percent < wanted.min_disk_free_percent:
@@ -269,7 +269,7 @@ def _disk(host: Host, wanted: Wanted) -> Iterator[Problem]:
             "disk",
             f"the disk under {wanted.disk_path} is {percent:.1f} % free, and {wanted.min_disk_free_percent:g} % are needed:"
             " below that the kubelet evicts pods and deletes images",
-            "free space, or lower base_min_disk_free_percent together with the kubelet's eviction thresholds",
+            "free space, or lower base_disk_free_percent_min together with the kubelet's eviction thresholds",
         )
 
 

@@ -96,7 +96,7 @@ class Memory:
 
     `paths`: path -> digest of what was laid down there; `intended`: path -> digest of what was about to be; `folders`: those it made;
     `making`: those it was about to make; `units`: those it started; `applied`: path -> digest that has taken effect; `pending`: kernel
-    settings that did not hold; `asked`: what was asked when it was laid down last, as the survey reads it.
+    settings that did not hold; `asked`: what was asked when it was laid down last, as the survey reads it; `component`: whose tree it is.
     """
 
     paths: dict[str, str] = field(default_factory=dict)
@@ -107,6 +107,7 @@ class Memory:
     applied: dict[str, str] = field(default_factory=dict)
     pending: list[list[str]] = field(default_factory=list)
     asked: dict[str, Any] = field(default_factory=dict)
+    component: str = ""
 
     def text(self) -> bytes:
         """As it is written: JSON, sorted."""
@@ -269,9 +270,10 @@ class Tree:
         live: bool = True,
         step: Callable[[str], None] = lambda name: None,
         asked: Mapping[str, Any] | None = None,
+        component: str = "",
     ) -> None:
         """`live` False lays files only and runs nothing of the host (for images); `step` is told each step before it is done; `asked` is
-        remembered with what was laid down, for a survey."""
+        remembered with what was laid down, for a survey; `component` for the day on which that goes."""
         self.spec = spec
         self.files = files
         self.runner = runner
@@ -279,6 +281,7 @@ class Tree:
         self.live = live
         self.step = step
         self.asked = dict(asked or {})
+        self.component = component
         self.units = Units(files, runner)
         self.entries = {} if spec.absent else entries_of(spec, sources)
         self.directories = (
@@ -340,6 +343,7 @@ class Tree:
             folders=sorted(set(memory.folders) | {folder.path for folder in folders if folder.found is None}),
             making=sorted(set(memory.making) | {folder.path for folder in folders if folder.found is None}),
             units=sorted(set(memory.units) | {spec.name for spec in self.spec.units}),
+            component=self.component or memory.component,
         )
         if self._write_memory(intent, written):
             written = intent.text()
@@ -359,6 +363,7 @@ class Tree:
             applied=applied,
             pending=kept,
             asked=self.asked,
+            component=self.component or memory.component,
         )
         if self.spec.absent:
             self.step("memory")

@@ -6,20 +6,21 @@ from __future__ import annotations
 DOCUMENTATION = r"""
 ---
 module: record
-short_description: Records on the controller what a site has installed
+short_description: Records on the controller what a site has
 version_added: "1.0.0"
 author: Ashlar contributors (@ashlar)
 description:
-  - Writes C(installed.json), which the inventory plugin reads to judge the next upgrade. The file is replaced in one step.
+  - Writes a JSON file in C(state/) of a site, such as C(installed.json), which the inventory plugin reads to judge the next upgrade.
+    The file is replaced in one step.
   - Runs on the controller without starting a process, as it is part of every run.
 options:
-  directory:
-    description: The folder on the controller, C(state/) of the site. It is made when it is missing.
+  file:
+    description: The file on the controller. Its folder is made when it is missing.
     type: path
     required: true
-  installed:
-    description: The release of the site and the versions of its artifacts, C({release, versions}).
-    type: dict
+  content:
+    description: What is to be in it.
+    type: raw
     required: true
 attributes:
   check_mode:
@@ -33,8 +34,8 @@ attributes:
 EXAMPLES = r"""
 - name: Record what the site has
   ashlar.stack.record:
-    directory: "{{ site_directory }}/state"
-    installed: {release: "{{ site_release }}", versions: "{{ artifact_versions }}"}
+    file: "{{ site_directory }}/state/installed.json"
+    content: {release: "{{ site_release }}", versions: "{{ artifact_versions }}"}
 """
 
 RETURN = r""" """

@@ -174,6 +174,11 @@ options:
     description:
       - A digest of the task, computed by the action plugin for the survey of M(ashlar.stack.preflight). Do not set it.
     type: str
+  component:
+    description:
+      - The role whose tree it is, set by the action plugin for M(ashlar.stack.retire). Do not set it.
+    type: str
+    default: ""
 notes:
   - Supports check mode (everything is computed, nothing is touched) and diff.
   - A destination that is a symbolic link is itself replaced. On the way there only links owned by root are followed.
@@ -285,6 +290,7 @@ ARGUMENTS: dict[str, Any] = {
     "root": {"type": "path", "default": "/"},
     "bundle": {"type": "str", "no_log": True},
     "fingerprint": {"type": "str"},
+    "component": {"type": "str", "default": ""},
 }
 
 
@@ -300,7 +306,8 @@ def main() -> None:
         sources = unpack(arguments["bundle"]) if arguments["bundle"] else []
         with host_files(arguments["root"]) as files:
             live = arguments["root"] == "/"
-            result = Tree(spec, sources, files, HostRunner(), live=live, asked=task_record(arguments, sources)).lay(module.check_mode)
+            asked = task_record(arguments, sources)
+            result = Tree(spec, sources, files, HostRunner(), live=live, asked=asked, component=arguments["component"]).lay(module.check_mode)
     except (TreeError, BundleError) as error:
         module.fail_json(msg=str(error))
     for warning in result.warnings:

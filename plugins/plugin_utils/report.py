@@ -151,13 +151,13 @@ def describe_change(result: Mapping[str, Any], most: int = 2) -> str:
         value = result.get(key)
         if isinstance(value, str):
             value = [value]
-        elif isinstance(value, Mapping):
-            value = [
-                f"{name} {detail['to']}" if isinstance(detail, Mapping) and "to" in detail else str(name) for name, detail in value.items()
-            ]
-        if isinstance(value, Sequence) and value:
+        if isinstance(value, Mapping):
+            for name, detail in value.items():
+                version = detail.get("to") if isinstance(detail, Mapping) else None
+                told.setdefault("removed" if version == "" else verb, []).append(f"{name} {version}" if version else str(name))
+        elif isinstance(value, Sequence) and value:
             told.setdefault(verb, []).extend(str(each) for each in value)
-    return "; ".join(f"{verb} {some(names, most)}" for verb, names in told.items())
+    return "; ".join(f"{verb} {some(list(dict.fromkeys(names)), most)}" for verb, names in told.items())
 
 
 def play_line(play: Play, paint: Paint) -> str:
@@ -346,12 +346,18 @@ def section(title: str, content: Any, paint: Paint, width: int = WIDTH) -> list[
 
 
 def page_sections(page: Any) -> dict[str, Any]:
-    """The custom stat C(ashlar_page) as title to content: given as a dictionary, or as a list of them."""
+    """The custom stat C(ashlar_page) as title to content: given as a dictionary, or as a list of them. What is empty is left out."""
     if isinstance(page, Mapping):
-        return {str(title): content for title, content in page.items()}
+        shown = {str(title): _filled(content) for title, content in page.items()}
+        return {title: content for title, content in shown.items() if content}
     if isinstance(page, Sequence) and not isinstance(page, str):
         return {title: content for part in page if isinstance(part, Mapping) for title, content in page_sections(part).items()}
     return {}
+
+
+def _filled(content: Any) -> Any:
+    """Without the pairs that have nothing to say on this site."""
+    return {key: value for key, value in content.items() if value not in ("", None)} if isinstance(content, Mapping) else content
 
 
 def node_rows(nodes: Mapping[str, Any], component_nodes: Mapping[str, Sequence[str]]) -> list[dict[str, Any]]:

@@ -11,12 +11,11 @@ provider "aws" {
 locals {
   bastion  = var.access == "bastion"
   gateways = cidrsubnet(var.network_cidr, 4, 0)
-  api_port = try([for port in module.ports.ports : tonumber(port.port) if port.component == "kubernetes_control" && port.name == "api"][0], 6443)
 
   # In front of which class a load balancer stands, and for which ports.
   balancers = { for class, balancer in {
     edge    = { wanted = var.edge_load_balancer, ports = [80, 443] }
-    control = { wanted = var.api_load_balancer, ports = [local.api_port] }
+    control = { wanted = var.api_load_balancer, ports = [module.ports.api_port] }
     } : class => balancer.ports if balancer.wanted && anytrue([for node in module.pools.nodes : contains(node.classes, class)])
   }
 
@@ -150,32 +149,20 @@ module "dns" {
       zone_id                  = module.load_balancer[class].zone_id
     } if contains(keys(local.balancers), class)
   }
-  addresses = {
-    for record, class in { api = "control", "*" = "edge" } : record => [
-      for name, node in module.pools.nodes : try(coalesce(module.nodes.public_ips[name], module.nodes.private_ips[name]), "") if contains(node.classes, class)
-    ] if !contains(keys(local.balancers), class) && anytrue([for node in module.pools.nodes : contains(node.classes, class)])
-  }
+  addresses = { for record, it in module.machines.records : record => it.addresses if !it.balanced }
 }
 
-module "contract" {
-  source = "../modules/contract"
+module "machines" {
+  source = "../modules/machines"
 
-  nodes = { for name, node in module.pools.nodes : name => {
-    id         = module.nodes.ids[name]
-    classes    = node.classes
-    private_ip = module.nodes.private_ips[name]
-    public_ip  = module.nodes.public_ips[name]
-    user       = module.login.user
-    port       = 22
-    zone       = module.nodes.zones[name]
-    region     = var.region
-    labels     = node.labels
-    volumes = [for volume in node.volumes : {
-      name     = volume.name
-      size_gib = volume.size_gib
-      device   = module.volumes.devices["${name}/${volume.name}"]
-    }]
-    bastion        = local.bastion ? { host = module.bastion[0].address, user = module.login.user, port = 22 } : null
-    load_balancers = { for class in node.classes : class => module.load_balancer[class].address if contains(keys(local.balancers), class) }
-  } }
+  nodes          = module.pools.nodes
+  ids            = module.nodes.ids
+  private_ips    = module.nodes.private_ips
+  public_ips     = module.nodes.public_ips
+  zones          = module.nodes.zones
+  region         = var.region
+  user           = module.login.user
+  devices        = module.volumes.devices
+  bastion        = one(module.bastion[*].address)
+  load_balancers = { for class, balancer in module.load_balancer : class => balancer.address }
 }

@@ -1,6 +1,6 @@
 output "nodes" {
   description = "Node name -> its machine, after schemas/machines.json."
-  value       = module.contract.nodes
+  value       = module.machines.nodes
 
   precondition {
     condition     = alltrue([for zone in var.zones : startswith(zone, var.region)])

@@ -1,6 +1,6 @@
 output "nodes" {
   description = "Node name -> its machine, after schemas/machines.json."
-  value       = module.contract.nodes
+  value       = module.machines.nodes
 
   precondition {
     condition     = can(regex("^[a-z]", module.ports.site))

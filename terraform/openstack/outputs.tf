@@ -1,6 +1,6 @@
 output "nodes" {
   description = "Node name -> its machine, after schemas/machines.json."
-  value       = module.contract.nodes
+  value       = module.machines.nodes
 
   precondition {
     condition     = var.dns_zone == null || endswith(".${module.ports.domain}", ".${trimsuffix(coalesce(var.dns_zone, "none"), ".")}")

@@ -2,8 +2,9 @@
 """Fixtures of the conformance tests.
 
 ASHLAR_INVENTORY names the site (a folder or a file; default inventories/local). A test module says with `pytest.mark.needs(...)` which
-slots or components it is about, and is left out where the site has none, as is one that uses the fixture `cluster` where there
-is no orchestrator; a test marked `disruptive` switches off what the platform has to do without, and runs last (`-m "not disruptive"`
+slots or components it is about, and is left out where the site has none. Tests that need something that runs, or a key-value store, whichever it is,
+use the adapters `applications` and `key_value`; those of one orchestrator's own API use its own fixtures (`cluster`, `workload`), and either are left out where
+the site has nothing that they speak to. A test marked `disruptive` switches off what the platform has to do without, and runs last (`-m "not disruptive"`
 leaves them out). Tests that measure something are those that use the fixture `tell` (`-m figures -s` shows what).
 
 ASHLAR_CONFORMANCE=brief is what every change has to pass: without tests marked `long`, with a fault that is marked `scenario` only on the
@@ -18,16 +19,22 @@ from typing import Any
 
 import pytest
 
+from .support import key_value as key_value_stores
+from .support import orchestrator
 from .support import plan as plans
 from .support.catalogue import Catalogue
 from .support.cluster import Cluster, Workload, condition, daemon_set, random_name, service
 from .support.figures import Tell, brief
+from .support.key_value import KeyValueStore
 from .support.monitoring import container
 from .support.nodes import Node, connect, inactive
+from .support.orchestrator import Applications
 from .support.power import Power, reachable, switch
 from .support.waiting import at_once, until
 
 _plan = pytest.StashKey[plans.Plan]()
+# Fixture -> the components of which the site must have one.
+SPOKEN_TO = {"cluster": {"kubernetes_control"}, "applications": set(orchestrator.ADAPTERS), "key_value": set(key_value_stores.ADAPTERS)}
 HERE = os.path.dirname(__file__)
 
 
@@ -64,8 +71,13 @@ def spared(item: pytest.Item, site: str) -> bool:
 
 def needs(item: pytest.Item) -> set[str]:
     """Slots and components without which a test is about nothing."""
-    named = {name for mark in item.iter_markers("needs") for name in mark.args}
-    return named | ({"orchestrator"} if "cluster" in getattr(item, "fixturenames", ()) else set())
+    return {name for mark in item.iter_markers("needs") for name in mark.args}
+
+
+def spoken_to(item: pytest.Item, plan: plans.Plan) -> bool:
+    """Whether the site has what the test's fixtures speak to."""
+    used = [SPOKEN_TO[name] for name in getattr(item, "fixturenames", ()) if name in SPOKEN_TO]
+    return all(any(plan.has(name) for name in names) for names in used)
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
@@ -76,7 +88,8 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
         if "tell" in getattr(item, "fixturenames", ()):
             item.add_marker("figures")
     plan = plan_of(config)
-    unneeded = [item for item in ours if not all(plan.has(name) for name in needs(item)) or spared(item, plan.site)]
+    about = [item for item in ours if all(plan.has(name) for name in needs(item)) and spoken_to(item, plan)]
+    unneeded = [item for item in ours if item not in about or spared(item, plan.site)]
     if unneeded:
         config.hook.pytest_deselected(items=unneeded)
     last = [item for item in ours if item.get_closest_marker("disruptive")]
@@ -141,6 +154,12 @@ def cluster(plan: plans.Plan) -> Cluster:
     return made
 
 
+@pytest.fixture(scope="session")
+def key_value(plan: plans.Plan, nodes: dict[str, Node]) -> KeyValueStore:
+    """The store that fills the slot."""
+    return key_value_stores.store(plan, nodes)
+
+
 @pytest.fixture(autouse=True)
 def whole(request: pytest.FixtureRequest) -> Iterator[None]:
     """After a disruptive test, whatever has become of it: every node is on, and what keeps the site together is well before the next test begins."""
@@ -185,7 +204,7 @@ def workload(plan: plans.Plan, cluster: Cluster) -> Iterator[Workload]:
     cluster.create({"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": namespace, "labels": labels}})
     try:
         until("the namespace has its service account", lambda: cluster.get(f"/api/v1/namespaces/{namespace}/serviceaccounts/default"))
-        cluster.create(daemon_set("probe", image, blob_kb=4096), namespace)
+        cluster.create(daemon_set("probe", image, blob_kb=orchestrator.BLOB_KIB), namespace)
         made = cluster.create(service("probe", kind="NodePort"), namespace)
         cluster.create(service("probe-headless", app="probe", headless=True), namespace)
         wanted = set(plan.on("kubernetes_node"))
@@ -198,3 +217,10 @@ def workload(plan: plans.Plan, cluster: Cluster) -> Iterator[Workload]:
         yield Workload(cluster, namespace, image, pods, made)
     finally:
         cluster.delete(f"/api/v1/namespaces/{namespace}")
+
+
+@pytest.fixture(scope="session")
+def applications(plan: plans.Plan, request: pytest.FixtureRequest) -> Applications:
+    """One web server on every node, by the orchestrator that the site has."""
+    found: Applications = request.getfixturevalue(next(fixture for name, fixture in orchestrator.ADAPTERS.items() if plan.has(name)))
+    return found

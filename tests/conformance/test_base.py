@@ -50,17 +50,21 @@ def test_no_unit_restarts_again_and_again(every: list[Node]) -> None:
 def test_every_health_check_of_the_plan_names_a_unit_that_is_there(every: list[Node]) -> None:
     for node in every:
         named = {check["unit"] for check in node.machine.variables["node_health"] if "unit" in check}
-        active = dict(zip(named, node.run(f"systemctl is-active {' '.join(named)} || true").split(), strict=True)) if named else {}
+        assert named, f"no health check of {node.name} names a unit"
+        active = dict(zip(named, node.run(f"systemctl is-active {' '.join(named)} || true").split(), strict=True))
         assert set(active.values()) <= {"active"}, (node.name, active)
 
 
 def test_the_versions_of_the_plan_are_current(every: list[Node], plan: Plan) -> None:
+    seen = 0
     for node in every:
         for artifact in node.machine.variables["node_artifacts"]:
             if artifact == "node_packages" or not node.host.file(f"/opt/ashlar/{artifact}").exists:
                 continue
             link = node.run(f"readlink -f /opt/ashlar/{artifact}/current").strip()
             assert link == f"/opt/ashlar/{artifact}/{plan.versions[artifact]}", node.name
+            seen += 1
+    assert seen, "no node has an artifact"
 
 
 def test_services_can_read_and_run_what_is_installed(every: list[Node]) -> None:
@@ -83,6 +87,7 @@ def test_what_is_installed_can_be_changed_by_root_only(every: list[Node]) -> Non
 def test_services_are_hardened(every: list[Node]) -> None:
     node = every[0]
     services = [unit for unit in wanted(node) if unit.endswith(".service") and not unit.startswith("systemd-")]
+    assert services, f"{node.name} has no service of the platform"
 
     def exposure(unit: str) -> float:
         out = node.run(f"systemd-analyze security --no-pager {unit} | tail -1")

@@ -12,7 +12,7 @@ from .support.nodes import Node
 from .support.plan import Plan
 from .support.waiting import at_once, until
 
-pytestmark = pytest.mark.needs("discovery", "coredns", "orchestrator")
+pytestmark = pytest.mark.needs("discovery", "coredns", "kubernetes_control")
 
 NO_SUCH_NAME = 3
 

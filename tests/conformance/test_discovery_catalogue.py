@@ -13,9 +13,10 @@ from typing import Any
 import pytest
 
 from .support.catalogue import Catalogue
-from .support.cluster import Workload, random_name
+from .support.cluster import random_name
 from .support.figures import Tell, judged, mostly
 from .support.nodes import Node, snapshot
+from .support.orchestrator import Applications, Instance
 from .support.plan import Plan, manifest
 from .support.power import Power, reachable
 from .support.remote import LISTEN
@@ -217,7 +218,7 @@ def test_the_api_is_for_its_own_node_by_certificate_alone(every: list[Node], cat
 def test_servers_speak_to_agents_of_the_site_alone(voters: list[Node], every: list[Node], catalogue: Catalogue) -> None:
     """Gossip is encrypted, and the servers' port wants a certificate."""
     keys = catalogue.get(every[0], "/v1/operator/keyring")
-    assert all(ring["PrimaryKeys"] for ring in keys)
+    assert keys and all(ring["PrimaryKeys"] for ring in keys), "gossip is not encrypted"
     for node in voters:
         reply = every[0].https(f"https://{node.address}:8300/", "consul")
         assert reply.status == 0, reply
@@ -236,12 +237,13 @@ def test_no_secret_is_open(every: list[Node], plan: Plan, catalogue: Catalogue) 
 
 
 def test_pods_ask_the_catalogue_for_names_and_reach_nothing_else_of_it(
-    workload: Workload, plan: Plan, catalogue: Catalogue, nodes: dict[str, Node], server: str
+    applications: Applications, plan: Plan, catalogue: Catalogue, nodes: dict[str, Node], server: str
 ) -> None:
     service, addresses = sorted(wanted_services(plan).items())[0]
 
-    def tries(name: str) -> None:
-        found = workload.shell(name, f"nslookup {catalogue.name(service)}. | tail -n +3")
+    def tries(instance: Instance) -> None:
+        name = instance.node
+        found = applications.run_in(instance, f"nslookup {catalogue.name(service)}. | tail -n +3")
         assert all(address in found for address in addresses), (name, found)
         # Of its own node by every address that the node has, those of its bridges and of its name server among them.
         own = nodes[name].run("ip -4 -o address show | awk '{print $4}' | cut -d/ -f1").split()
@@ -249,10 +251,12 @@ def test_pods_ask_the_catalogue_for_names_and_reach_nothing_else_of_it(
         assert server in there
         tried = "(nc -w 2 $address $port </dev/null >/dev/null 2>&1 && echo $address:$port) &"
         each = f"for address in {' '.join(there)}; do for port in 8300 8301 8500 8501 8502 8503 8600; do {tried} done; wait; done"
-        reached = workload.shell(name, each, 60).split()
+        reached = applications.run_in(instance, each, 60).split()
         assert not reached, f"the pod on {name} reaches {reached}"
 
-    at_once(tries, workload.pods)
+    instances = applications.everywhere()
+    assert set(instances) == set(applications.nodes)
+    at_once(tries, instances.values())
 
 
 def test_the_host_still_resolves_names_while_its_name_server_is_down(every: list[Node], catalogue: Catalogue, plan: Plan) -> None:

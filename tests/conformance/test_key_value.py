@@ -7,65 +7,72 @@ import json
 import stat
 from collections.abc import Iterator
 from functools import partial
-from typing import Any
 
 import pytest
 
 from .support.cluster import random_name
-from .support.nodes import Node, snapshot
+from .support.key_value import Etcd, KeyValueStore
+from .support.nodes import Node
 from .support.plan import Plan
 from .support.waiting import at_once, until
 
-pytestmark = [pytest.mark.needs("key_value"), pytest.mark.needs("etcd")]
-
-
-def etcdctl(node: Node, command: str, seconds: int = 20) -> str:
-    """Output of an etcdctl command on a member, asked of this member."""
-    return node.run(f"set -a; . /etc/etcd/etcdctl.env; /opt/ashlar/etcd/current/etcdctl --command-timeout={seconds - 5}s {command}", seconds)
+pytestmark = pytest.mark.needs("key_value")
 
 
 @pytest.fixture(scope="module")
-def members(plan: Plan, nodes: dict[str, Node]) -> list[Node]:
-    return [nodes[name] for name in plan.on("etcd")]
+def members(key_value: KeyValueStore) -> list[Node]:
+    return key_value.members
 
 
 @pytest.fixture
-def key(members: list[Node]) -> Iterator[str]:
-    """A key of the test's own, outside of Kubernetes' prefix."""
+def key(key_value: KeyValueStore) -> Iterator[str]:
+    """A key of the test's own."""
     name = f"/ashlar-conformance/{random_name('key')}"
     yield name
-    etcdctl(members[0], f"del --prefix {name}")
+    key_value.forget(key_value.members[0], name)
 
 
-def status(node: Node) -> dict[str, Any]:
-    return dict(json.loads(etcdctl(node, "endpoint status --write-out=json"))[0]["Status"])
+@pytest.fixture
+def etcd(key_value: KeyValueStore) -> Etcd:
+    """The store, where the test is of what etcd alone has."""
+    assert isinstance(key_value, Etcd)
+    return key_value
 
 
-def test_all_members_are_voters_and_agree_on_a_leader(members: list[Node]) -> None:
-    listed = json.loads(etcdctl(members[0], "member list --write-out=json"))["members"]
-    assert {member["name"] for member in listed} == {node.name for node in members}
-    assert not any(member.get("isLearner") for member in listed)
-    found = at_once(status, members)
-    assert len({one["leader"] for one in found}) == 1
-    assert found[0]["leader"] in {member["ID"] for member in listed}
-    assert {one["header"]["member_id"] for one in found} == {member["ID"] for member in listed}
+def agreed(key_value: KeyValueStore) -> str:
+    """The leader that all members name; empty while they do not agree."""
+    found = set(at_once(key_value.leader, key_value.members))
+    return found.pop() if len(found) == 1 else ""
 
 
-def test_no_alarm_is_raised(members: list[Node]) -> None:
-    assert etcdctl(members[0], "alarm list") == ""
+def test_all_members_are_voters_and_agree_on_a_leader(key_value: KeyValueStore) -> None:
+    names = {node.name for node in key_value.members}
+    for node in key_value.members:
+        assert key_value.voters(node) == names, node.name
+    assert agreed(key_value) in names
 
 
-def test_the_version_is_the_plan_s(members: list[Node], plan: Plan) -> None:
-    assert {one["version"] for one in at_once(status, members)} == {plan.versions["etcd"].split("+")[0]}
+@pytest.mark.needs("etcd")
+def test_no_alarm_is_raised(etcd: Etcd) -> None:
+    assert etcd.control(etcd.members[0], "alarm list") == ""
 
 
-def test_what_is_written_on_one_member_is_read_on_every_other(members: list[Node], key: str) -> None:
+@pytest.mark.needs("etcd")
+def test_the_version_is_the_plan_s(etcd: Etcd, plan: Plan) -> None:
+    found = at_once(etcd.status, etcd.members)
+    assert len({one["header"]["member_id"] for one in found}) == len(etcd.members), "each answers for itself"
+    assert {one["version"] for one in found} == {plan.versions["etcd"].split("+")[0]}
+
+
+def test_what_is_written_on_one_member_is_read_on_every_other(key_value: KeyValueStore, key: str) -> None:
+    members = key_value.members
     for number, node in enumerate(members):
-        etcdctl(node, f"put {key}/{number} {node.name}")
-    for node, found in zip(members, at_once(lambda node: etcdctl(node, f"get --prefix --print-value-only {key}/").split(), members), strict=True):
+        key_value.put(node, f"{key}/{number}", node.name)
+    for node, found in zip(members, at_once(lambda node: key_value.get(node, f"{key}/", below=True), members), strict=True):
         assert found == [member.name for member in members], node.name
 
 
+@pytest.mark.needs("etcd")
 @pytest.mark.parametrize("port", [2379, 2380])
 def test_a_client_needs_a_certificate_of_the_store_s_authority(members: list[Node], port: int) -> None:
     asker = members[0]
@@ -78,13 +85,14 @@ def test_a_client_needs_a_certificate_of_the_store_s_authority(members: list[Nod
         assert known.status == 200, f"with the operator's certificate {url} says {known}"
 
 
-@pytest.mark.needs("orchestrator")
+@pytest.mark.needs("etcd", "kubernetes_node")
 def test_a_certificate_of_another_authority_is_refused(members: list[Node]) -> None:
     reply = members[0].https(f"https://{members[-1].address}:2379/health", "etcd", "kubernetes_node/kubelet")
     assert reply.status == 0, f"a kubelet's certificate was accepted: {reply}"
     assert "unknown ca" in reply.error.lower() or "bad certificate" in reply.error.lower() or "certificate" in reply.error.lower(), reply
 
 
+@pytest.mark.needs("etcd")
 def test_nothing_is_served_without_encryption(members: list[Node]) -> None:
     asker = members[0]
     program = (
@@ -97,6 +105,7 @@ def test_nothing_is_served_without_encryption(members: list[Node]) -> None:
         assert asker.python(program, f"http://{node.address}:2379/health") in (0, 400), node.name
 
 
+@pytest.mark.needs("etcd")
 def test_data_and_snapshots_are_for_their_owner_only(members: list[Node]) -> None:
     for node in members:
         for path, owner in (("/var/lib/etcd", "etcd"), ("/var/lib/etcd-snapshots", "root")):
@@ -104,11 +113,12 @@ def test_data_and_snapshots_are_for_their_owner_only(members: list[Node]) -> Non
             assert (found.user, stat.S_IMODE(found.mode)) == (owner, 0o700), f"{node.name}: {path}"
 
 
-def test_snapshots_are_taken_on_a_schedule_and_can_be_read(members: list[Node], key: str, plan: Plan) -> None:
-    node = members[0]
+@pytest.mark.needs("etcd")
+def test_snapshots_are_taken_on_a_schedule_and_can_be_read(etcd: Etcd, key: str, plan: Plan) -> None:
+    node = etcd.members[0]
     assert node.run("systemctl is-active etcd-snapshot.timer etcd-defragment.timer").split() == ["active", "active"]
-    etcdctl(node, f"put {key} kept")
-    newest = snapshot(node, "etcd-snapshot.service", "/var/lib/etcd-snapshots")
+    etcd.put(node, key, "kept")
+    newest = etcd.snapshot(node)
     assert node.run(f"stat -c %a {newest}").strip() == "600"
     restored = node.run("mktemp -d").strip()
     try:
@@ -123,33 +133,35 @@ def test_snapshots_are_taken_on_a_schedule_and_can_be_read(members: list[Node], 
     assert all(name.endswith(".db") for name in kept), f"what a killed run has left is still there: {kept}"
 
 
-def test_the_database_is_defragmented_as_the_unit_says(members: list[Node]) -> None:
+@pytest.mark.needs("etcd")
+def test_the_database_is_defragmented_as_the_unit_says(etcd: Etcd) -> None:
     """The unit's own command, without the wait for its turn."""
-    for node in members:
+    for node in etcd.members:
         program = node.run("systemctl show --property=ExecStart --value etcd-defragment.service")
         command = program.split("argv[]=")[1].split(";")[0].strip()
         assert "defrag" in command
         out = node.run(f"set -a; . /etc/etcd/etcdctl.env; {command} 2>&1")
         assert "Finished defragmenting" in out, (node.name, out)
-        until(f"{node.name} answers after its defragmentation", partial(status, node))
+        until(f"{node.name} answers after its defragmentation", partial(etcd.status, node))
 
 
 @pytest.mark.scenario("etcd")
 @pytest.mark.disruptive
-def test_a_killed_member_comes_back_and_nothing_is_lost(members: list[Node], key: str) -> None:
+@pytest.mark.needs("etcd")
+def test_a_killed_member_comes_back_and_nothing_is_lost(etcd: Etcd, key: str) -> None:
     """The leader is killed without a word; the others go on, and it catches up with what was written meanwhile."""
-    found = at_once(status, members)
-    [leader] = [node for node, one in zip(members, found, strict=True) if one["leader"] == one["header"]["member_id"]]
-    others = [node for node in members if node is not leader]
-    etcdctl(leader, f"put {key}/before kept")
+    name = until("all members agree on a leader", lambda: agreed(etcd))
+    [leader] = [node for node in etcd.members if node.name == name]
+    others = [node for node in etcd.members if node is not leader]
+    etcd.put(leader, f"{key}/before", "kept")
     before = leader.run("systemctl show --value --property=MainPID etcd.service").strip()
     leader.run("systemctl kill --signal=KILL etcd.service")
     if others:
-        until("the others take writes again", lambda: "OK" in etcdctl(others[0], f"put {key}/meanwhile kept"))
+        until("the others take writes again", lambda: etcd.put(others[0], f"{key}/meanwhile", "kept"))
     until(
         f"{leader.name} runs again as another process",
         lambda: leader.run("systemctl show --value --property=MainPID etcd.service").strip() not in ("0", before),
     )
     wanted = ["kept", "kept"] if others else ["kept"]
-    until(f"{leader.name} has everything", lambda: etcdctl(leader, f"get --prefix --consistency=s --print-value-only {key}/").split() == wanted)
-    until("all members agree on a leader", lambda: len({one["leader"] for one in at_once(status, members)}) == 1)
+    until(f"{leader.name} has everything", lambda: etcd.get(leader, f"{key}/", below=True, own=True) == wanted)
+    until("all members agree on a leader", lambda: agreed(etcd))

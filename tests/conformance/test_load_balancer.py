@@ -15,7 +15,7 @@ from .support.nodes import Node
 from .support.plan import Plan
 from .support.waiting import at_once, until
 
-pytestmark = pytest.mark.needs("load_balancer", "orchestrator")
+pytestmark = pytest.mark.needs("load_balancer", "kubernetes_control")
 
 ASK = r"""
 import json, sys, urllib.request

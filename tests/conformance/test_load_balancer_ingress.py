@@ -19,7 +19,7 @@ from .support.nodes import Node
 from .support.plan import Plan
 from .support.waiting import until
 
-pytestmark = pytest.mark.needs("haproxy_ingress", "orchestrator")
+pytestmark = pytest.mark.needs("haproxy_ingress", "kubernetes_control")
 
 INGRESSES = "/apis/networking.k8s.io/v1/namespaces/{namespace}/ingresses"
 

@@ -29,7 +29,7 @@ from ansible_collections.ashlar.stack.plugins.plugin_utils.observability.dashboa
 
 pytestmark = [pytest.mark.needs("monitoring"), pytest.mark.needs("prometheus")]
 
-SOURCES = sorted(path.stem for path in (ROOT / "roles/grafana/dashboards").glob("*.yml"))
+SOURCES = sorted(path.stem for path in (ROOT / "roles").glob("*/dashboards/*.yml"))
 # Of a variable with one value at a time, so many of its values are tried.
 VALUES = 3
 

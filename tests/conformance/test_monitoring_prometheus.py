@@ -71,7 +71,9 @@ def test_every_replica_reads_every_endpoint_of_every_node(plan: Plan, monitoring
 
 def test_targets_have_the_labels_that_all_have_and_no_others(plan: Plan, monitoring: Monitoring) -> None:
     for replica in monitoring.replicas():
-        for target in monitoring.targets(replica):
+        targets = monitoring.targets(replica)
+        assert targets, f"{replica} reads nothing"
+        for target in targets:
             labels = target["labels"]
             if of(target) not in expected(plan):
                 continue
@@ -145,7 +147,7 @@ def test_retention_is_bounded_by_time_and_size(plan: Plan, monitoring: Monitorin
         assert "retention:" in text and "size: " in text.partition("retention:")[2][:80], text[-500:]
 
 
-@pytest.mark.needs("orchestrator", "kubernetes_node")
+@pytest.mark.needs("kubernetes_control", "kubernetes_node")
 def test_pods_and_services_that_ask_for_it_are_read(monitoring: Monitoring, workload: Workload) -> None:
     """By annotation, without anybody telling Prometheus."""
     asks = {"prometheus.io/scrape": "true", "prometheus.io/port": "8080"}

@@ -3,14 +3,22 @@
 
 from __future__ import annotations
 
+import base64
 import datetime
+import ipaddress
+import json
+import shlex
 import time
 import urllib.request
 from collections.abc import Iterator
 
 import pytest
+from cryptography import x509
+from cryptography.hazmat.primitives import hashes, serialization
+from cryptography.hazmat.primitives.asymmetric import ec
+from cryptography.x509.oid import NameOID
 
-from .support.cluster import Cluster, Workload, condition, pod_template
+from .support.cluster import Cluster, Object, Workload, condition, pod_template, random_name
 from .support.nodes import Node
 from .support.plan import Plan
 from .support.sample import placed_anew
@@ -148,12 +156,37 @@ def test_the_operator_sees_logs_and_runs_commands_on_every_node(workload: Worklo
         assert status == 200, name
 
 
-def test_no_certificate_request_of_a_kubelet_waits(cluster: Cluster) -> None:
-    def waiting() -> list[str]:
-        requests = cluster.items("/apis/certificates.k8s.io/v1/certificatesigningrequests")
-        return [one["metadata"]["name"] for one in requests if not one["status"].get("certificate")]
+REQUESTS = "/apis/certificates.k8s.io/v1/certificatesigningrequests"
 
-    until("all certificate requests are signed", lambda: not waiting())
+
+def certificate_request(name: str, node: Node) -> Object:
+    """A request as a kubelet makes it for its serving certificate."""
+    subject = [x509.NameAttribute(NameOID.ORGANIZATION_NAME, "system:nodes"), x509.NameAttribute(NameOID.COMMON_NAME, f"system:node:{node.name}")]
+    names = [x509.DNSName(node.name), x509.IPAddress(ipaddress.ip_address(node.address))]
+    builder = x509.CertificateSigningRequestBuilder().subject_name(x509.Name(subject)).add_extension(x509.SubjectAlternativeName(names), critical=False)
+    made = builder.sign(ec.generate_private_key(ec.SECP256R1()), hashes.SHA256()).public_bytes(serialization.Encoding.PEM)
+    usages = ["digital signature", "server auth"]
+    spec = {"request": base64.b64encode(made).decode(), "signerName": "kubernetes.io/kubelet-serving", "usages": usages}
+    return {"apiVersion": "certificates.k8s.io/v1", "kind": "CertificateSigningRequest", "metadata": {"name": name}, "spec": spec}
+
+
+def test_no_certificate_request_of_a_kubelet_waits(cluster: Cluster, plan: Plan, nodes: dict[str, Node]) -> None:
+    """Each node makes one: the API forgets signed requests after an hour, and then nothing would be left to look at."""
+    names = {node: random_name(f"conformance-{node}") for node in plan.on("kubernetes_node")}
+    kubectl = f"{KUBECTL} --kubeconfig /etc/kubernetes/node/kubelet.kubeconfig create --raw {REQUESTS} --filename -"
+
+    def waiting() -> list[str]:
+        requests = {one["metadata"]["name"]: one for one in cluster.items(REQUESTS)}
+        assert set(names.values()) <= set(requests), "the requests that were made are not there"
+        return [name for name, one in requests.items() if not one.get("status", {}).get("certificate")]
+
+    try:
+        for node, name in names.items():
+            nodes[node].run(f"echo {shlex.quote(json.dumps(certificate_request(name, nodes[node])))} | {kubectl}")
+        until("all certificate requests are signed", lambda: not waiting())
+    finally:
+        for name in names.values():
+            cluster.delete(f"{REQUESTS}/{name}")
 
 
 def test_pods_reach_the_api_by_its_service(workload: Workload, plan: Plan) -> None:
@@ -165,7 +198,9 @@ def test_pods_reach_the_api_by_its_service(workload: Workload, plan: Plan) -> No
 def test_nodes_have_roles_topology_and_the_labels_of_the_site(cluster: Cluster, plan: Plan) -> None:
     """And those that are no workers repel applications."""
     roles = {"control": "control-plane", "worker": "worker", "edge": "edge", "storage": "storage"}
-    for node in cluster.items("/api/v1/nodes"):
+    found = cluster.items("/api/v1/nodes")
+    assert {node["metadata"]["name"] for node in found} == set(plan.on("kubernetes_node"))
+    for node in found:
         name, labels = node["metadata"]["name"], node["metadata"]["labels"]
         site = plan.shared["site_nodes"][name]
         wanted = {roles[one] for one in site["classes"]}

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""An overlay carries packets between pods, on all nodes, whole and with their own addresses."""
+"""An overlay carries packets between instances of applications, on all nodes, whole and with their own addresses."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ import pytest
 
 from .support.cluster import Workload
 from .support.nodes import Node
+from .support.orchestrator import BLOB_KIB, WEB_PORT, Applications, Instance
 from .support.plan import Plan
 from .support.waiting import at_once
 
@@ -24,40 +25,47 @@ def test_every_node_has_a_part_of_the_pod_network(plan: Plan, workload: Workload
         assert ipaddress.ip_address(workload.address(name)) in parts[name]
 
 
-def test_every_pod_reaches_every_pod_by_ip_and_is_seen_under_its_own_address(workload: Workload) -> None:
-    targets = " ".join(workload.address(name) for name in workload.pods)
+def test_every_pod_reaches_every_pod_by_ip_and_is_seen_under_its_own_address(applications: Applications) -> None:
+    instances = list(applications.everywhere().values())
+    assert {one.node for one in instances} == set(applications.nodes)
+    targets = " ".join(one.address for one in instances)
 
-    def ask(source: str) -> list[str]:
-        out = workload.shell(source, f"for ip in {targets}; do wget -q -T 5 -O - http://$ip:8080/cgi-bin/who || echo $ip is silent; done")
-        return out.splitlines()
+    def ask(source: Instance) -> list[str]:
+        return applications.run_in(
+            source, f"for ip in {targets}; do wget -q -T 5 -O - http://$ip:{WEB_PORT}/cgi-bin/who || echo $ip is silent; done"
+        ).splitlines()
 
-    for source, lines in zip(workload.pods, at_once(ask, workload.pods), strict=True):
-        assert lines == [f"{workload.pods[name]['metadata']['name']} {name} {workload.address(source)}" for name in workload.pods], f"from the pod on {source}"
+    for source, lines in zip(instances, at_once(ask, instances), strict=True):
+        assert lines == [f"{one.name} {one.node} {source.address}" for one in instances], f"from the one on {source.node}"
 
 
-def test_a_large_transfer_between_nodes_arrives_whole(workload: Workload) -> None:
+def test_a_large_transfer_between_nodes_arrives_whole(applications: Applications) -> None:
     """Where the overlay's MTU is wrong, small answers come through and this does not."""
-    names = list(workload.pods)
-    pairs = list(zip(names, names[1:] + names[:1], strict=True))
+    instances = list(applications.everywhere().values())
+    assert len(instances) == len(applications.nodes)
+    pairs = list(zip(instances, instances[1:] + instances[:1], strict=True))
 
-    def sums(pair: tuple[str, str]) -> tuple[str, str]:
+    def sums(pair: tuple[Instance, Instance]) -> tuple[str, str]:
         source, target = pair
-        sent = workload.shell(target, "md5sum < /www/blob; wc -c < /www/blob")
-        got = workload.shell(
-            source, f"wget -q -T 20 -O - http://{workload.address(target)}:8080/blob > /www/got; md5sum < /www/got; wc -c < /www/got; rm /www/got"
+        sent = applications.run_in(target, "md5sum < /www/blob; wc -c < /www/blob")
+        got = applications.run_in(
+            source, f"wget -q -T 20 -O - http://{target.address}:{WEB_PORT}/blob > /www/got; md5sum < /www/got; wc -c < /www/got; rm /www/got"
         )
         return sent, got
 
     for pair, (sent, got) in zip(pairs, at_once(sums, pairs), strict=True):
-        assert got == sent, f"from {pair[1]} to {pair[0]}"
-        assert sent.split()[-1] == str(4096 * 1024)
+        assert got == sent, f"from {pair[1].node} to {pair[0].node}"
+        assert sent.split()[-1] == str(BLOB_KIB * 1024)
 
 
-def test_every_node_reaches_the_pods_of_every_node(workload: Workload, nodes: dict[str, Node]) -> None:
+def test_every_node_reaches_the_pods_of_every_node(applications: Applications, nodes: dict[str, Node]) -> None:
+    instances = applications.everywhere()
+    assert set(instances) == set(applications.nodes)
+
     def states(name: str) -> dict[str, str]:
-        return {target: nodes[name].connects(workload.address(target), 8080) for target in workload.pods}
+        return {target: nodes[name].connects(one.address, WEB_PORT) for target, one in instances.items()}
 
-    for name, found in zip(workload.pods, at_once(states, workload.pods), strict=True):
+    for name, found in zip(instances, at_once(states, instances), strict=True):
         assert set(found.values()) == {"open"}, f"from {name}: {found}"
 
 

@@ -98,6 +98,7 @@ def test_no_container_is_left_without_a_pod(hosts: list[Node], workload: Workloa
     def left(node: Node) -> set[str]:
         known = {pod["metadata"]["uid"] for pod in workload.cluster.items("/api/v1/pods") if pod["spec"].get("nodeName") == node.name}
         pods = json.loads(node.run(f"{CRICTL} pods --state ready --output json"))["items"]
+        assert pods, f"{node.name} runs no pod, though one of the tests' is on every node"
         return {pod["metadata"]["name"] for pod in pods if pod["metadata"]["uid"] not in known}
 
     until("no node runs a pod the API does not know", lambda: not any(at_once(left, hosts)))

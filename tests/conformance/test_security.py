@@ -17,6 +17,7 @@ from cryptography import x509
 from .support import remote
 from .support.cluster import Cluster, Workload, pod_template, random_name, secret_text, service
 from .support.nodes import Node
+from .support.orchestrator import Applications, Instance
 from .support.plan import Plan, manifest
 from .support.waiting import at_once, until
 
@@ -65,10 +66,10 @@ def free_port(node: Node) -> int:
     return next(port for port in range(17999, 29999) if port not in used)
 
 
-def open_from(workload: Workload, node: str, address: str, tried: list[int]) -> set[int]:
-    """The ports of an address that the pod on a node can connect to."""
+def open_from(applications: Applications, instance: Instance, address: str, tried: list[int]) -> set[int]:
+    """The ports of an address that an instance of an application can connect to."""
     each = "; ".join(f"(nc -w 2 {address} {port} < /dev/null > /dev/null 2>&1 && echo {port}) &" for port in tried).replace("&;", "&")
-    return {int(word) for word in workload.shell(node, f"{each} wait").split()}
+    return {int(word) for word in applications.run_in(instance, f"{each} wait").split()}
 
 
 @pytest.fixture
@@ -98,10 +99,12 @@ def test_a_closed_port_is_closed_from_every_other_node(open_listener: tuple[Node
 
 
 @pytest.mark.needs("firewall")
-def test_a_closed_port_is_closed_from_pods(open_listener: tuple[Node, int], workload: Workload) -> None:
+def test_a_closed_port_is_closed_from_pods(open_listener: tuple[Node, int], applications: Applications) -> None:
     target, port = open_listener
-    for name, found in zip(workload.pods, at_once(lambda name: open_from(workload, name, target.address, [port]), workload.pods), strict=True):
-        assert found == set(), f"a pod on {name} reaches port {port} of {target.name}"
+    instances = applications.everywhere()
+    assert set(instances) == set(applications.nodes)
+    for name, instance in instances.items():
+        assert open_from(applications, instance, target.address, [port]) == set(), f"a pod on {name} reaches port {port} of {target.name}"
 
 
 @pytest.mark.needs("firewall")
@@ -128,14 +131,14 @@ def test_what_a_manifest_names_is_open_to_whom_it_names(every: list[Node], plan:
 @pytest.mark.needs("firewall", "etcd")
 def test_pods_reach_no_port_of_their_node_that_is_not_for_them(workload: Workload, nodes: dict[str, Node], plan: Plan) -> None:
     name = next(name for name in workload.pods if name in plan.on("etcd") and name in plan.on("kubernetes_control"))
-    assert open_from(workload, name, nodes[name].address, [6443, 2379, 2380, 10250]) == {6443}
+    assert open_from(workload, workload.everywhere()[name], nodes[name].address, [6443, 2379, 2380, 10250]) == {6443}
 
 
 @pytest.mark.needs("firewall", "etcd")
 def test_pods_reach_no_port_of_other_nodes_that_is_not_for_them(workload: Workload, nodes: dict[str, Node], plan: Plan) -> None:
     """A pod that leaves the pod network takes its node's address on the way, and must not get that node's rights by it."""
     source, target, *_ = [name for name in workload.pods if name in plan.on("etcd") and name in plan.on("kubernetes_control")]
-    assert open_from(workload, source, nodes[target].address, [6443, 2379, 2380, 10250]) == {6443}
+    assert open_from(workload, workload.everywhere()[source], nodes[target].address, [6443, 2379, 2380, 10250]) == {6443}
 
 
 @pytest.mark.needs("kubernetes_control")
@@ -270,6 +273,7 @@ def test_private_keys_are_for_their_owner_only(every: list[Node]) -> None:
 
 def test_keys_of_certificates_belong_to_whom_the_manifest_says(every: list[Node], plan: Plan) -> None:
     for node in every:
+        assert node.machine.variables["node_certificates"], f"the plan has no certificate for {node.name}"
         for one in node.machine.variables["node_certificates"]:
             path = f"/etc/ashlar/pki/{one['component']}/{one['name']}.key"
             assert node.host.file(path).user == one.get("owner", "root"), f"{node.name}: {path}"
@@ -281,7 +285,9 @@ def test_the_key_of_an_authority_is_on_no_node_unless_a_manifest_says_so(every: 
     }
     for node in every:
         listing = node.run('cd /etc/ashlar/pki && find . -name \'*.crt\' | while read f; do [ -e "${f%.crt}.key" ] && echo "# ${f%.crt}" && cat $f; done; true')
-        for part in listing.split("# ./")[1:]:
+        parts = listing.split("# ./")[1:]
+        assert parts, f"{node.name} has no certificate with its key"
+        for part in parts:
             name, _, pem = part.partition("\n")
             basic = x509.load_pem_x509_certificate(pem.encode()).extensions.get_extension_for_class(x509.BasicConstraints).value
             assert not basic.ca or name in signers, f"{node.name}: {name} is an authority, with its key"
@@ -386,7 +392,7 @@ def test_a_fork_bomb_in_a_pod_does_not_take_its_node(workload: Workload, nodes: 
 
     try:
         until("the bomb has met its limit", refusals)
-        assert int(read("pids.max")) == plan.option("kubernetes_node", "kubernetes_node_pod_pids_limit")
+        assert int(read("pids.max")) == plan.option("kubernetes_node", "kubernetes_node_pod_pids_max")
         assert int(read("pids.current")) <= int(read("pids.max"))
         assert nodes[name].run("echo here").strip() == "here"
         assert workload.shell(name, "wget -q -T 10 -O - http://127.0.0.1:8080/").strip() == workload.pods[name]["metadata"]["name"]

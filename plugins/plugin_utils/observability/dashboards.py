@@ -130,8 +130,11 @@ def read_sources(sources: Any) -> tuple[set[str], list[Problem]]:
 
 
 def find(root: Path, site: Path | None) -> list[tuple[Path, bool]]:
-    """The sources of the collection below ``root`` and of the site's folder, each with whether it is the collection's own."""
-    own = [(file, True) for file in sorted((root / "roles/grafana/dashboards").glob("*.yml"))]
+    """The sources of the collection's components below ``root`` and of the site's folder, each with whether it is the collection's own.
+
+    Of all components, chosen or not: what a page ``needs`` says whether a site has it, and may be one of several components.
+    """
+    own = [(file, True) for file in sorted((root / "roles").glob("*/dashboards/*.yml"), key=lambda file: file.name)]
     return own + [(file, False) for file in sorted((site / "dashboards").glob("*")) if file.suffix in (".yml", ".json")] if site else own
 
 

@@ -10,6 +10,7 @@
 ``options``    the variables of components, checked against their argument specs
 ``choice``     stack and overrides -> the chosen components, checked
 ``versions``   the version of each artifact, checked against the catalogue and what is installed
+``memory``     which node carries what since earlier runs
 ``placement``  which component runs where, checked
 ``compile``    all of the above -> Plan
 ``report``     problems as what an operator reads

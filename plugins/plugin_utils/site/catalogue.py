@@ -170,8 +170,6 @@ def _manifest(root: Path, file: Path) -> Manifest:
     problems = check(root, "manifest", raw, str(file))
     if problems:
         raise SiteError(problems)
-    nodes = raw.get("nodes", {})
-    count = nodes.get("count", "any")
     ports = tuple(_port(port) for port in raw.get("ports", ()))
     problems = [
         Problem(str(file), ("ports", index, "port"), f"is {quoted(port.shown)}. Allowed: 1 to 65535, the first not above the last.")
@@ -190,20 +188,30 @@ def _manifest(root: Path, file: Path) -> Manifest:
         layer=raw["layer"],
         file=str(file),
         fills=as_tuple(raw.get("fills", ())),
-        placement=Placement(
-            node_class=nodes.get("class", "all"), odd=count == "odd", most=1 if count == "one" else count["max"] if isinstance(count, dict) else None
-        ),
+        placement=_placement(raw.get("nodes", {})),
         requires=tuple(raw.get("requires", ())),
         conflicts=tuple(raw.get("conflicts", ())),
         ports=ports,
         authorities=tuple(raw.get("authorities", ())),
         certificates=tuple(raw.get("certificates", ())),
         artifacts=tuple(raw.get("artifacts", ())),
+        stepwise=tuple(raw.get("stepwise", ())),
         health=tuple(raw.get("health", ())),
         failures=tuple(raw.get("failures", ())),
         metrics=tuple(raw.get("metrics", ())),
+        page=raw.get("page", {}),
+        accepts=raw.get("accepts", {}),
+        contributes=raw.get("contributes", {}),
         limits=raw.get("limits", {}),
+        groups={name: _placement(group) for name, group in raw.get("groups", {}).items()},
+        life=raw.get("life", {}),
     )
+
+
+def _placement(raw: Mapping[str, Any]) -> Placement:
+    count = raw.get("count", "any")
+    most = 1 if count == "one" else count["max"] if isinstance(count, dict) else raw.get("max")
+    return Placement(node_class=raw.get("class", "all"), odd=count == "odd", most=most)
 
 
 def _port(raw: Mapping[str, Any]) -> Port:
@@ -233,15 +241,46 @@ def _references(manifest: Manifest, slots: Mapping[str, Slot], manifests: Mappin
             if name not in both:
                 text = f"is {quoted(name)}, neither a slot nor a component.{did_you_mean(name, both)}"
                 yield Problem(manifest.file, (part, index), f"{text} Allowed: the slots {listed(slots)}, or a folder of roles/ with a manifest.")
+    for name, group in manifest.groups.items():
+        if name in (*slots, *manifests, *(other for each in manifests.values() if each is not manifest for other in each.groups)):
+            yield Problem(manifest.file, ("groups", name), "is the name of a slot, a component or another component's group. Rename it.")
+        if isinstance(group.most, str) and not group.most.startswith(f"{manifest.name}_"):
+            text = f"is {quoted(group.most)}. Allowed: a number, or an option of {manifest.name}, {manifest.name}_..."
+            yield Problem(manifest.file, ("groups", name, "max"), text)
+    if "leave" in manifest.life:
+        tasks = f"tasks/{manifest.life['leave']}.yml"
+        if not (Path(manifest.file).parents[1] / tasks).is_file():
+            yield Problem(manifest.file, ("life", "leave"), f"names {tasks} of the role, which does not exist. Write it, or remove the line.")
     for index, port in enumerate(manifest.ports):
         for source in port.sources:
             if source not in SOURCES and source not in manifests:
                 text = f"is {quoted(source)}, not a component.{did_you_mean(source, [*SOURCES, *manifests])}"
                 yield Problem(manifest.file, ("ports", index, "from"), f"{text} Allowed: components, {listed(SOURCES)}.")
         yield from _route(manifest, index, port, manifests)
+    for index, artifact in enumerate(manifest.stepwise):
+        if artifact not in manifest.artifacts:
+            text = f"is {quoted(artifact)}, which is not among its artifacts.{did_you_mean(artifact, manifest.artifacts)}"
+            yield Problem(manifest.file, ("stepwise", index), f"{text} Allowed: {listed(manifest.artifacts)}.")
+    for receiver, kinds in manifest.contributes.items():
+        if receiver not in manifests:
+            text = f"is {quoted(receiver)}, not a component.{did_you_mean(receiver, manifests)} Allowed: a folder of roles/ with a manifest."
+            yield Problem(manifest.file, ("contributes", receiver), text)
+            continue
+        accepted = manifests[receiver].accepts
+        for kind in kinds:
+            if kind not in accepted:
+                text = f"is nothing that {receiver} accepts.{did_you_mean(kind, accepted)} Allowed: {listed(accepted)}, as its manifest says."
+                yield Problem(manifest.file, ("contributes", receiver, kind), text)
     for index, certificate in enumerate(manifest.certificates):
         if certificate.get("kind", "certificate") != "keypair" and "authority" not in certificate:
             yield Problem(manifest.file, ("certificates", index, "authority"), "is missing. Only a keypair needs no authority. Add it.")
+        for server in certificate.get("permitted_by", ()):
+            if server not in manifests:
+                text = f"is {quoted(server)}, not a component.{did_you_mean(server, manifests)} Allowed: a folder of roles/ with a manifest."
+                yield Problem(manifest.file, ("certificates", index, "permitted_by"), text)
+        if "permitted_by" in certificate and ("client" not in certificate.get("usages", ()) or "{{" in certificate.get("common_name", "{{")):
+            text = "is for one certificate of all nodes that clients show. Allowed: with the usage client and a common_name that is no template."
+            yield Problem(manifest.file, ("certificates", index, "permitted_by"), text)
     for index, entry in enumerate(manifest.metrics):
         if entry["url"].startswith("https:") != ("authority" in entry):
             text = f"is {quoted(entry['url'])}{'' if 'authority' in entry else ' without an authority'}."

@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import stat
+from collections import ChainMap
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from pathlib import Path
 from types import MappingProxyType
@@ -11,10 +12,15 @@ from typing import Any
 
 from ansible_collections.ashlar.stack.plugins.plugin_utils.site.catalogue import Catalogue, as_tuple
 from ansible_collections.ashlar.stack.plugins.plugin_utils.site.choice import choose
+from ansible_collections.ashlar.stack.plugins.plugin_utils.site.memory import recall
 from ansible_collections.ashlar.stack.plugins.plugin_utils.site.models import (
     EVERY_NODE,
+    LAYERS,
     NODE_CLASSES,
+    NOTHING,
+    RETIRING,
     Manifest,
+    Memory,
     Networks,
     Node,
     Plan,
@@ -27,7 +33,7 @@ from ansible_collections.ashlar.stack.plugins.plugin_utils.site.models import (
 from ansible_collections.ashlar.stack.plugins.plugin_utils.site.network import check_networks, parse_networks
 from ansible_collections.ashlar.stack.plugins.plugin_utils.site.nodes import RawNode, parse_nodes
 from ansible_collections.ashlar.stack.plugins.plugin_utils.site.options import check_options, check_variable_files
-from ansible_collections.ashlar.stack.plugins.plugin_utils.site.placement import check_counts, check_ports, components_of, place
+from ansible_collections.ashlar.stack.plugins.plugin_utils.site.placement import check_counts, check_ports, components_of, leaving, place, place_groups
 from ansible_collections.ashlar.stack.plugins.plugin_utils.site.reading import duplicate_keys, listed, quoted, read_yaml
 from ansible_collections.ashlar.stack.plugins.plugin_utils.site.structure import check
 from ansible_collections.ashlar.stack.plugins.plugin_utils.site.versions import check_upgrade, choose_versions
@@ -44,18 +50,20 @@ def plan_site(
     groups: Mapping[str, Collection[str]] = MappingProxyType({}),
     pending: bool = False,
     read_variables: Callable[[Path], Any] = read_yaml,
+    settings: Sequence[Mapping[str, Any]] = ({}, {}),
 ) -> Plan:
     """The whole way from what was written to the plan; reads the stack, the release and what lies beside the site file.
 
     :param groups: groups that the inventory has already, with the names of their hosts.
     :param pending: the site's machines are still to be made. What can be judged without them is, and the plan has the site's own variables only.
     :param read_variables: the content of a file of group_vars or host_vars.
+    :param settings: variables of all hosts that win over the site file's options, and those that only win over defaults.
     :raises SiteError: with everything that is wrong.
     """
     problems = duplicate_keys(site_file)
     for file in sorted({node.file for node in raw_nodes if node.file.endswith((".yml", ".yaml"))}):
         problems += duplicate_keys(Path(file))
-    taken = {*groups, *catalogue.manifests, *NODE_CLASSES, EVERY_NODE, "all", "ungrouped"}
+    taken = {*groups, *catalogue.manifests, *_own_groups(catalogue), *NODE_CLASSES, EVERY_NODE, RETIRING, "all", "ungrouped"}
     # Hosts of other sources are half a site: they are judged with the machines that are to come.
     nodes, wrong_nodes = parse_nodes(() if pending else raw_nodes, taken)
     problems += wrong_nodes
@@ -81,11 +89,16 @@ def plan_site(
         release = catalogue.release(site.release, site.directory, (site.file, ("release",)))
     except SiteError as error:
         problems += error.problems
+    memory = Memory()
+    try:
+        memory = recall(catalogue.root, site.directory)
+    except SiteError as error:
+        problems += error.problems
     if stack is None or release is None:
         raise SiteError(problems)
     # What depends on the nodes can't be judged while some of them are wrong: a missing node would be blamed on the others.
     known = nodes if nodes and not wrong_nodes and not pending else None
-    return compile_plan(site, stack, catalogue, release, known, problems, pending, groups)
+    return compile_plan(site, stack, catalogue, release, known, problems, pending, groups, memory, settings)
 
 
 def compile_plan(
@@ -97,12 +110,15 @@ def compile_plan(
     problems: Iterable[Problem] = (),
     pending: bool = False,
     existing: Mapping[str, Collection[str]] = MappingProxyType({}),
+    memory: Memory = NOTHING,
+    settings: Sequence[Mapping[str, Any]] = ({}, {}),
 ) -> Plan:
     """The plan of a site.
 
     :param nodes: None when they are not known, which is a problem among ``problems`` then, unless they are ``pending``.
     :param problems: what was found wrong before; there is no plan if there is one.
     :param existing: groups that the inventory has already, with the names of their hosts.
+    :param memory: which node carries what. ``settings``: see ``plan_site``.
     :raises SiteError: with these and everything else that is wrong.
     """
     found = list(problems)
@@ -112,11 +128,19 @@ def compile_plan(
     found += check_domain(site)
     versions, wrong = choose_versions(site, release, chosen, catalogue)
     found += wrong
-    found += check_upgrade(site, versions, catalogue)
+    found += check_upgrade(site, versions, chosen, catalogue)
+    contributions, wrong = contributions_of([catalogue.manifests[name] for name in chosen])
+    found += wrong
     placed: dict[str, list[Node]] = {}
+    grouped: dict[str, list[Node]] = {}
+    leaves: dict[str, list[str]] = {}
     if nodes is not None:
-        placed = {name: place(catalogue.manifests[name], nodes) for name in chosen}
-        found += check_groups(_groups(catalogue, chosen, nodes, placed), existing, site.file)
+        placed = {name: place(catalogue.manifests[name].placement, nodes, memory.carriers.get(name, ())) for name in chosen}
+        given = ChainMap(settings[0], _options(site), settings[1], _defaults(catalogue, chosen))  # type: ignore[arg-type]
+        grouped, wrong = place_groups([catalogue.manifests[name] for name in chosen], nodes, memory, given, site.file)
+        found += wrong
+        leaves = leaving(memory, {**placed, **grouped}, nodes)
+        found += check_groups(_groups(catalogue, chosen, nodes, placed, grouped, leaves), existing, site.file)
         found += check_names(nodes, catalogue.manifests.values())
         found += check_counts(site, chosen, catalogue, nodes)
         found += check_ports(placed, catalogue)
@@ -126,8 +150,45 @@ def compile_plan(
     if found or site.networks is None or (nodes is None and not pending):
         raise SiteError(found)
     if nodes is None:
-        return Plan({name: [] for name in (EVERY_NODE, *NODE_CLASSES, *sorted(catalogue.manifests))}, _site_variables(site, site.networks), {}, {}, {})
-    return _plan(site, site.networks, catalogue, chosen, versions, nodes, placed)
+        empty = (EVERY_NODE, *NODE_CLASSES, *sorted(catalogue.manifests), *_own_groups(catalogue), RETIRING)
+        return Plan({name: [] for name in empty}, _site_variables(site, site.networks), {}, {}, {})
+    return _plan(site, site.networks, catalogue, chosen, versions, nodes, placed, grouped, leaves, contributions)
+
+
+def contributions_of(chosen: Sequence[Manifest]) -> tuple[dict[str, dict[str, dict[str, Any]]], list[Problem]]:
+    """What the chosen components contribute to each other: component -> kind -> name -> content; and names that two of them gave."""
+    contributions: dict[str, dict[str, dict[str, Any]]] = {manifest.name: {kind: {} for kind in manifest.accepts} for manifest in chosen if manifest.accepts}
+    givers: dict[tuple[str, str, str], str] = {}
+    problems = []
+    for manifest in chosen:
+        for receiver, kinds in manifest.contributes.items():
+            for kind, entries in kinds.items() if receiver in contributions else ():
+                for name, content in entries.items():
+                    giver = givers.setdefault((receiver, kind, name), manifest.name)
+                    if giver != manifest.name:
+                        text = f"is contributed by {giver}, too. Names are unique on a site: choose one of the two components, or rename it."
+                        problems.append(Problem(manifest.file, ("contributes", receiver, kind, name), text))
+                    contributions[receiver][kind][name] = content
+    return contributions, problems
+
+
+def clients_of(chosen: Sequence[Manifest]) -> dict[str, list[str]]:
+    """Chosen component -> the common names of the client certificates that it lets in, sorted."""
+    permitted: dict[str, set[str]] = {manifest.name: set() for manifest in chosen}
+    for manifest in chosen:
+        for certificate in manifest.certificates:
+            for server in permitted.keys() & certificate.get("permitted_by", ()):
+                permitted[server].add(certificate["common_name"])
+    return {name: sorted(clients) for name, clients in permitted.items()}
+
+
+def page_of(chosen: Sequence[Manifest]) -> dict[str, dict[str, str]]:
+    """The closing page: section -> row -> text, sections and rows in the order of the components that give them."""
+    page: dict[str, dict[str, str]] = {}
+    for manifest in chosen:
+        for section, rows in manifest.page.items():
+            page.setdefault(section, {}).update(rows)
+    return page
 
 
 def check_groups(groups: Mapping[str, Collection[str]], existing: Mapping[str, Collection[str]], file: str) -> Iterable[Problem]:
@@ -135,7 +196,8 @@ def check_groups(groups: Mapping[str, Collection[str]], existing: Mapping[str, C
     for name, planned in groups.items():
         strangers = sorted(set(existing.get(name, ())) - set(planned))
         if strangers:
-            kind = "every node" if name == EVERY_NODE else f"the {'node class' if name in NODE_CLASSES else 'component'} {name}"
+            kinds = {EVERY_NODE: "every node", RETIRING: "what leaves a node"}
+            kind = kinds.get(name, f"the {'node class' if name in NODE_CLASSES else 'component'} {name}")
             text = f"a group of the inventory is named {name} and holds {listed(strangers)}, on which plays for {kind} would run,"
             yield Problem(file, (), f"{text} though the plan has none there. Rename the group, or correct node_classes.")
 
@@ -218,12 +280,14 @@ def _plan(
     versions: dict[str, str],
     nodes: Sequence[Node],
     placed: Mapping[str, Sequence[Node]],
+    grouped: Mapping[str, Sequence[Node]],
+    leaves: Mapping[str, Sequence[str]],
+    contributions: Mapping[str, Any],
 ) -> Plan:
     addresses = {name: [str(node.address) for node in placed.get(name, ())] for name in catalogue.manifests}
-    groups = _groups(catalogue, chosen, nodes, placed)
+    groups = _groups(catalogue, chosen, nodes, placed, grouped, leaves)
     # Certificates and templates of one component may name a variable of another, whose role's defaults they can't see.
-    defaults = {name: value for component in chosen for name, value in catalogue.defaults(component).items()}
-    options = {name: value for given in site.options.values() for name, value in given.items()}
+    defaults = _defaults(catalogue, chosen)
     variables = _site_variables(site, networks)
     variables |= {
         "site_nodes": {
@@ -244,13 +308,18 @@ def _plan(
             for name in chosen
             for entry in catalogue.manifests[name].metrics
         ],
+        "site_page": page_of([catalogue.manifests[name] for name in chosen]),
+        "contributions": contributions,
         "artifact_versions": versions,
         "component_nodes": {name: groups[name] for name in sorted(catalogue.manifests)},
+        "component_groups": {name: groups[name] for name in sorted(grouped)},
         "component_addresses": {name: addresses[name] for name in sorted(catalogue.manifests)},
+        "component_clients": clients_of([catalogue.manifests[name] for name in chosen]),
         "endpoints": {
             name: {port.name: [f"{address}:{port.first}" for address in addresses[name]] for port in catalogue.manifests[name].ports if port.first == port.last}
             for name in sorted(catalogue.manifests)
         },
+        "site_retiring": {name: {"nodes": list(names), "holds": _life(catalogue, name).get("holds", "")} for name, names in sorted(leaves.items())},
     }
     kinds: dict[tuple[str, ...], dict[str, Any]] = {}
     hosts: dict[str, Mapping[str, Any]] = {}
@@ -260,15 +329,57 @@ def _plan(
         hosts[node.name] = kinds[components]
     for node in nodes:
         hosts.setdefault(node.name, _node_variables([]))
-    return Plan(groups, variables, options, defaults, {node.name: hosts[node.name] for node in nodes})
+    for name in groups[RETIRING]:
+        hosts[name] = {**hosts[name], "node_retiring": _retiring(catalogue, name, leaves)}
+    return Plan(groups, variables, _options(site), defaults, {node.name: hosts[node.name] for node in nodes})
 
 
-def _groups(catalogue: Catalogue, chosen: Sequence[str], nodes: Sequence[Node], placed: Mapping[str, Sequence[Node]]) -> dict[str, list[str]]:
-    """In the order of `ansible-inventory --graph`: the nodes, what is installed on them, layer by layer, then what was not chosen."""
+def _options(site: Site) -> dict[str, Any]:
+    return {name: value for given in site.options.values() for name, value in given.items()}
+
+
+def _defaults(catalogue: Catalogue, chosen: Sequence[str]) -> dict[str, Any]:
+    return {name: value for component in chosen for name, value in catalogue.defaults(component).items()}
+
+
+def _own_groups(catalogue: Catalogue) -> dict[str, str]:
+    """Group -> the component whose group it is."""
+    return {group: name for name, manifest in sorted(catalogue.manifests.items()) for group in manifest.groups}
+
+
+def _life(catalogue: Catalogue, name: str) -> Mapping[str, Any]:
+    """Of a component, of the component whose group it is, or of one that the collection had once."""
+    manifest = catalogue.manifests.get(_own_groups(catalogue).get(name, name))
+    return manifest.life if manifest else {}
+
+
+def _retiring(catalogue: Catalogue, node: str, leaves: Mapping[str, Sequence[str]]) -> list[dict[str, Any]]:
+    """What leaves a node, the last layer first. A group is no installation: the component's own role does what follows from it."""
+    names = [name for name in leaves if node in leaves[name] and name not in _own_groups(catalogue)]
+
+    def order(name: str) -> tuple[int, str]:
+        return (-LAYERS.index(catalogue.manifests[name].layer) if name in catalogue.manifests else 1, name)
+
+    return [{"component": name, **_life(catalogue, name)} for name in sorted(names, key=order)]
+
+
+def _groups(
+    catalogue: Catalogue,
+    chosen: Sequence[str],
+    nodes: Sequence[Node],
+    placed: Mapping[str, Sequence[Node]],
+    grouped: Mapping[str, Sequence[Node]],
+    leaves: Mapping[str, Sequence[str]],
+) -> dict[str, list[str]]:
+    """In the order of `ansible-inventory --graph`: the nodes, what is installed on them,
+    layer by layer, then what was not chosen, and the nodes that something leaves."""
     groups = {EVERY_NODE: [node.name for node in nodes]}
     groups |= {name: [node.name for node in nodes if name in node.classes] for name in NODE_CLASSES}
     for name in (*chosen, *sorted(set(catalogue.manifests) - set(chosen))):
         groups[name] = [node.name for node in placed.get(name, ())]
+    groups |= {name: [node.name for node in grouped.get(name, ())] for name in _own_groups(catalogue)}
+    gone = {name for names in leaves.values() for name in names}
+    groups[RETIRING] = [node.name for node in nodes if node.name in gone]
     return groups
 
 
@@ -296,7 +407,11 @@ def _node_variables(manifests: Sequence[Manifest]) -> dict[str, Any]:
         "node_components": [manifest.name for manifest in manifests],
         "node_artifacts": sorted({artifact for manifest in manifests for artifact in manifest.artifacts}),
         "node_ports": _ports(manifests, own=True),
-        "node_certificates": [{"component": manifest.name, **certificate} for manifest in manifests for certificate in manifest.certificates],
+        "node_certificates": [
+            {"component": manifest.name, **{key: value for key, value in certificate.items() if key != "permitted_by"}}
+            for manifest in manifests
+            for certificate in manifest.certificates
+        ],
         "node_authorities": sorted({authority for manifest in manifests for authority in manifest.authorities}),
         "node_health": [
             {"component": manifest.name, **check} | ({"failures": list(manifest.failures)} if manifest.failures else {})

@@ -13,6 +13,8 @@ LAYERS = ("base", "runtime", "coordination", "network", "orchestration", "ingres
 NODE_CLASSES = ("control", "worker", "edge", "storage")
 EVERY_NODE = "nodes"
 """The group of all hosts of the inventory that are nodes."""
+RETIRING = "retiring"
+"""The group of the nodes that a component leaves; empty as a rule."""
 SITE_FOLDERS = ("credentials", "releases", "stacks", "state")
 """Folders of a site that are not inventory sources, though Ansible walks into them."""
 
@@ -79,16 +81,32 @@ class Port:
 
 @dataclass(frozen=True, slots=True)
 class Placement:
-    """On which nodes: all of ``node_class`` (``all`` for every node), the first ``most`` of them where that is set."""
+    """On which nodes: all of ``node_class`` (``all`` for every node), at most ``most`` of them where that is set; a name is an option's."""
 
     node_class: str = "all"
     odd: bool = False
-    most: int | None = None
+    most: int | str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Memory:
+    """What is remembered of a site: component, or group of a component's nodes -> names of the nodes that carry it."""
+
+    file: str = ""
+    carriers: Mapping[str, frozenset[str]] = field(default_factory=dict)
+
+
+NOTHING = Memory()
+"""What is remembered before the first run."""
 
 
 @dataclass(frozen=True, slots=True)
 class Manifest:
-    """roles/<name>/meta/component.yml. ``certificates``, ``health``, ``failures`` and ``metrics`` are as written there: their texts are templates."""
+    """roles/<name>/meta/component.yml. ``certificates``, ``health``, ``failures``, ``metrics`` and ``page`` are as written there: their texts are templates.
+
+    ``accepts``: what others may contribute to it, kind -> a sentence. ``contributes``: component -> kind -> name -> content, a template.
+    ``groups``: some of its nodes, by a name that is a group of the inventory. ``life`` is as written there.
+    """
 
     name: str
     description: str
@@ -102,10 +120,16 @@ class Manifest:
     authorities: tuple[str, ...] = ()
     certificates: tuple[Mapping[str, Any], ...] = ()
     artifacts: tuple[str, ...] = ()
+    stepwise: tuple[str, ...] = ()
     health: tuple[Mapping[str, Any], ...] = ()
     failures: tuple[Mapping[str, Any], ...] = ()
     metrics: tuple[Mapping[str, Any], ...] = ()
+    page: Mapping[str, Mapping[str, str]] = field(default_factory=dict)
+    accepts: Mapping[str, str] = field(default_factory=dict)
+    contributes: Mapping[str, Mapping[str, Mapping[str, Any]]] = field(default_factory=dict)
     limits: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
+    groups: Mapping[str, Placement] = field(default_factory=dict)
+    life: Mapping[str, Any] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)
@@ -173,7 +197,7 @@ class Site:
 class Plan:
     """What the inventory becomes.
 
-    ``groups``: group -> host names, a group for each component of the collection and each node class, empty ones too.
+    ``groups``: group -> host names, a group for each component of the collection, its own groups and each node class, empty ones too.
     ``variables``: of the group ``all``. ``options``: the site file's, as Ansible read them (``!unsafe`` texts are no templates).
     ``defaults``: of the chosen components, which anything else that sets one of them
     overrides. ``hosts``: host -> its variables; hosts with the same components share the objects.

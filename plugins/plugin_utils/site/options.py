@@ -28,10 +28,15 @@ PLAN_VARIABLES = (
     "component_layers",
     "site_ports",
     "site_metrics",
+    "site_page",
+    "contributions",
     "artifact_versions",
     "component_nodes",
+    "component_groups",
     "component_addresses",
+    "component_clients",
     "endpoints",
+    "site_retiring",
     "node_components",
     "node_artifacts",
     "node_ports",
@@ -39,6 +44,7 @@ PLAN_VARIABLES = (
     "node_authorities",
     "node_health",
     "node_metrics",
+    "node_retiring",
 )
 """What the inventory plugin computes. A file that sets one of these would silently win over the plan."""
 

@@ -4,21 +4,65 @@
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
+from dataclasses import replace
+from typing import Any
 
 from ansible_collections.ashlar.stack.plugins.plugin_utils.site.catalogue import Catalogue
-from ansible_collections.ashlar.stack.plugins.plugin_utils.site.models import NODE_CLASSES, Manifest, Node, Port, Problem, Site
-from ansible_collections.ashlar.stack.plugins.plugin_utils.site.reading import listed
+from ansible_collections.ashlar.stack.plugins.plugin_utils.site.models import NODE_CLASSES, Manifest, Memory, Node, Placement, Port, Problem, Site
+from ansible_collections.ashlar.stack.plugins.plugin_utils.site.reading import listed, quoted
 
 RESERVED = {(68, "udp"): "the DHCP client", (123, "udp"): "the clock (NTP)"}
 """Ports of every host that only components which are part of every site may use; SSH's comes to these, host by host."""
 
 
-def place(manifest: Manifest, nodes: Sequence[Node]) -> list[Node]:
-    """The nodes that a component runs on, in the inventory's order."""
-    wanted = manifest.placement.node_class
+def place(placement: Placement, nodes: Sequence[Node], remembered: Collection[str] = ()) -> list[Node]:
+    """The nodes that a component runs on, in the inventory's order. Where they are limited, those that carry it already come first.
+
+    :param placement: its limit is a number.
+    :param remembered: names of the nodes that carry it.
+    """
+    wanted = placement.node_class
     candidates = [node for node in nodes if wanted == "all" or wanted in node.classes]
-    return candidates[: manifest.placement.most]
+    if placement.most is None:
+        return candidates
+    size = min(len(candidates), int(placement.most))
+    if placement.odd and size:
+        size -= 1 - size % 2
+    # Sorting is stable: within both halves the inventory's order stays.
+    taken = {node.name for node in sorted(candidates, key=lambda node: node.name not in remembered)[:size]}
+    return [node for node in candidates if node.name in taken]
+
+
+def place_groups(
+    manifests: Iterable[Manifest], nodes: Sequence[Node], memory: Memory, settings: Mapping[str, Any], file: str
+) -> tuple[dict[str, list[Node]], list[Problem]]:
+    """The nodes of the groups of components, and limits that are none.
+
+    :param settings: variable -> value of all hosts, for limits that are options.
+    """
+    placed: dict[str, list[Node]] = {}
+    problems: list[Problem] = []
+    for manifest in manifests:
+        for name, placement in manifest.groups.items():
+            most = settings.get(placement.most) if isinstance(placement.most, str) else placement.most
+            if most is not None and (not isinstance(most, int) or isinstance(most, bool) or most < 1):
+                text = f"is {quoted(most)}. It says how many nodes are in the group {name}. Allowed: a whole number from 1, and no template."
+                problems.append(Problem(file, ("options", manifest.name, str(placement.most)), text))
+                continue
+            placed[name] = place(replace(placement, most=most), nodes, memory.carriers.get(name, ()))
+    return placed, problems
+
+
+def leaving(memory: Memory, placed: Mapping[str, Sequence[Node]], nodes: Iterable[Node]) -> dict[str, list[str]]:
+    """Component or group -> names of the nodes that carry it, are still there, and shall carry it no longer. Those without one are left out."""
+    names = [node.name for node in nodes]
+    found = {}
+    for name, carriers in memory.carriers.items():
+        stay = {node.name for node in placed.get(name, ())}
+        if gone := [node for node in names if node in carriers and node not in stay]:
+            found[name] = gone
+    return found
 
 
 def check_counts(site: Site, chosen: Sequence[str], catalogue: Catalogue, nodes: Sequence[Node]) -> Iterable[Problem]:

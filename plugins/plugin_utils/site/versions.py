@@ -14,10 +14,6 @@ from ansible_collections.ashlar.stack.plugins.plugin_utils.site.reading import d
 INSTALLED = Path("state") / "installed.json"
 """Below the site's folder: ``{"versions": {artifact: version}}``, written at the end of a run that succeeded."""
 
-STEPWISE = ("etcd", "kubernetes")
-"""Artifacts that are upgraded one minor version at a time and never back: their stored data is migrated on the way
-(https://kubernetes.io/releases/version-skew-policy/, https://etcd.io/docs/v3.6/upgrades/)."""
-
 
 def choose_versions(site: Site, release: Release, chosen: Sequence[str], catalogue: Catalogue) -> tuple[dict[str, str], list[Problem]]:
     """Artifact -> version for all artifacts of the chosen components, and what is wrong with it."""
@@ -70,8 +66,8 @@ def choose_versions(site: Site, release: Release, chosen: Sequence[str], catalog
     return versions, problems
 
 
-def check_upgrade(site: Site, versions: Mapping[str, str], catalogue: Catalogue) -> Iterable[Problem]:
-    """Steps from what is installed that etcd and Kubernetes do not survive."""
+def check_upgrade(site: Site, versions: Mapping[str, str], chosen: Sequence[str], catalogue: Catalogue) -> Iterable[Problem]:
+    """Steps from what is installed that the data of a component would not survive."""
     file = site.directory / INSTALLED
     if not file.is_file():
         return
@@ -86,7 +82,7 @@ def check_upgrade(site: Site, versions: Mapping[str, str], catalogue: Catalogue)
         text = f"is not what a run leaves there. Allowed: {allowed}. Correct it from the nodes: ls -l /opt/ashlar/*/current."
         yield Problem(str(file), (), text)
         return
-    for artifact in STEPWISE:
+    for artifact in sorted({name for component in chosen for name in catalogue.manifests[component].stepwise}):
         if artifact not in installed or artifact not in versions:
             continue
         before, after = _minor(str(installed[artifact])), _minor(versions[artifact])

@@ -134,7 +134,7 @@ def decide(
             refuse(
                 backend.service,
                 _where(backend),
-                f"the edge carries at most {settings.max_routes} routes (haproxy_max_routes), and older ones come first",
+                f"the edge carries at most {settings.max_routes} routes (haproxy_routes_max), and older ones come first",
             )
         else:
             taken.append(backend)
@@ -302,7 +302,7 @@ def _backend(group: _Group, hosts: set[str], settings: Settings, refuse: Callabl
         refuse(
             group.service,
             f"{len(endpoints) - settings.max_instances} of its {len(endpoints)} instances",
-            f"a route has at most {settings.max_instances} instances (haproxy_max_instances)",
+            f"a route has at most {settings.max_instances} instances (haproxy_instances_max)",
         )
     return Backend(
         name=group.name,

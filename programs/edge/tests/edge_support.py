@@ -116,7 +116,8 @@ def base(folder: Path, haproxy_program: str, pki: Path, ingress: bool = False, *
     """The role's base configuration, at home in a folder: no user of its own, no jail, sockets of the folder."""
     environment = jinja2.Environment(trim_blocks=True, keep_trailing_newline=True, undefined=jinja2.StrictUndefined)
     environment.filters["ashlar.stack.sha512_crypt"] = sha512_crypt
-    variables = {**DEFAULTS, "node_address": "127.0.0.1", "_haproxy_ingress": ingress, "site_credentials": "/nowhere", **options}
+    variables = {**DEFAULTS, "node_address": "127.0.0.1", "_haproxy_ingress": ingress, "site_credentials": "/nowhere"}
+    variables |= {"component_clients": {"haproxy": ["haproxy-probe"]}, **options}
     variables["lookup"] = options.get("lookup", lambda *_, **__: "secretsecretsecret")
     text = environment.from_string((ROLE / "templates/etc/haproxy/base.cfg.j2").read_text()).render(variables)
     jail = folder / "jail"

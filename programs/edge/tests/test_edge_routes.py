@@ -214,7 +214,7 @@ def test_numbers_are_bounded() -> None:
     services = [entry(f"s{number}", created=100 - number, route_host=f"h{number}.example.com") for number in range(30)]
     decision = judged(*services, settings=replace(SETTINGS, max_routes=10))
     assert set(granted(decision).values()) == {f"s{number}" for number in range(20, 30)}, "the oldest ones stay"
-    assert len(decision.refusals) == 20 and "haproxy_max_routes" in decision.refusals[0].reason
+    assert len(decision.refusals) == 20 and "haproxy_routes_max" in decision.refusals[0].reason
 
 
 def test_a_route_that_haproxy_does_not_take_is_named() -> None:

@@ -92,3 +92,8 @@ output "ingress" {
   description = "The same as one map, <class>/<protocol>-<port>/<source> -> class, protocol, from_port, to_port, source (a class, nodes or bastion; or null), cidr (or null), description."
   value       = local.ingress
 }
+
+output "api_port" {
+  description = "Port of the Kubernetes API; its usual one where the site has none."
+  value       = try([for port in local.ports : tonumber(port.port) if port.component == "kubernetes_control" && port.name == "api"][0], 6443)
+}

@@ -7,6 +7,7 @@ import base64
 import json
 import random
 import string
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -16,6 +17,7 @@ import kubernetes.config
 import kubernetes.stream
 import urllib3
 
+from .orchestrator import Applications, Instance
 from .waiting import until
 
 Object = dict[str, Any]
@@ -184,8 +186,8 @@ def secret_text(text: str) -> str:
 
 
 @dataclass(frozen=True)
-class Workload:
-    """What the tests run on a cluster: one pod a node that tells who it is and who asks, behind Services of all kinds."""
+class Workload(Applications):
+    """What the tests run on a cluster: one pod a node that tells who it is and who asks, behind Services of all kinds. Kubernetes' `Applications`, too."""
 
     cluster: Cluster
     namespace: str
@@ -219,6 +221,34 @@ class Workload:
         self.cluster.create(service(name), self.namespace)
         return self.cluster.create(deployment(name, replicas, self.image, **pod), self.namespace)
 
+    @property
+    def nodes(self) -> list[str]:
+        return list(self.pods)
+
+    def everywhere(self) -> dict[str, Instance]:
+        found = [instance(pod) for pod in self.cluster.pods(self.namespace, "app=probe") if condition(pod, "Ready") == "True"]
+        return {one.node: one for one in sorted(found, key=lambda one: one.node)}
+
+    def start(self, name: str, count: int) -> None:
+        self.deployment(name, count)
+
+    def instances(self, name: str, count: int) -> list[Instance]:
+        return [instance(pod) for pod in self.running(name, count)]
+
+    def scale(self, name: str, count: int) -> list[Instance]:
+        self.cluster.patch(self.path("Deployment", name), {"spec": {"replicas": count}})
+        return self.instances(name, count)
+
+    def keep(self, instances: Sequence[Instance]) -> None:
+        for one in instances:
+            self.cluster.patch(self.path("Pod", one.name), {"metadata": {"annotations": {"controller.kubernetes.io/pod-deletion-cost": "1000"}}})
+
+    def kill(self, instance: Instance) -> None:
+        self.cluster.delete(self.path("Pod", instance.name), grace_seconds=0)
+
+    def run_in(self, instance: Instance, command: str, seconds: float = 120) -> str:
+        return self.cluster.shell(self.namespace, instance.name, command, seconds)
+
     def remove(self, name: str) -> None:
         """Removes a Deployment and its Service, and waits until none of its pods can be taken for one of the next Deployment of that name."""
         for kind in ("Deployment", "Service"):
@@ -233,6 +263,11 @@ class Workload:
             return ready if len(ready) == count else []
 
         return until(f"{count} pods of {name} are ready", look)
+
+
+def instance(pod: Object) -> Instance:
+    """A ready pod as any orchestrator's instance."""
+    return Instance(str(pod["metadata"]["name"]), str(pod["spec"]["nodeName"]), str(pod["status"]["podIP"]))
 
 
 WWW = """

@@ -10,10 +10,10 @@ from collections.abc import Callable
 from typing import Any
 
 from .catalogue import Catalogue
-from .cluster import Object, Workload, condition
 from .figures import brief
 from .load import Connection, Load, loaded
 from .nodes import Node
+from .orchestrator import WEB_PORT, Applications
 from .plan import Plan
 from .waiting import until
 
@@ -45,7 +45,7 @@ class Routes:
         self.trusted = ssl.create_default_context(cafile=str(plan.credentials / "authorities" / "site" / "ca.crt"))
         self.made: set[str] = set()
 
-    def add(self, name: str, address: str, port: int = 8080, **meta: str) -> str:
+    def add(self, name: str, address: str, port: int = WEB_PORT, **meta: str) -> str:
         instance = f"{name[:60]}-{address}-{port}"
         texts = {key.replace("_", "-"): value for key, value in meta.items()}
         body = {"ID": instance, "Service": name, "Address": address, "Port": port, "Meta": texts}
@@ -100,32 +100,25 @@ class Routes:
         return dict(json.loads(edge.run("cat /run/ashlar-edge/status.json")))
 
 
-def who(workload: Workload) -> dict[str, str]:
-    """Address -> name of the web servers as they are now: after a node was off, its pod has another address."""
-    ready = [pod for pod in workload.cluster.pods(workload.namespace, "app=probe") if condition(pod, "Ready") == "True"]
-    return {str(pod["status"]["podIP"]): str(pod["metadata"]["name"]) for pod in ready}
+def who(applications: Applications) -> dict[str, str]:
+    """Address -> name of the web servers as they are now."""
+    return {one.address: one.name for one in applications.everywhere().values()}
 
 
-def pods(workload: Workload) -> list[str]:
+def addresses(applications: Applications) -> list[str]:
     """Their addresses, once there is one on each node."""
-    return until("a web server is ready on each node", lambda: list(found) if len(found := who(workload)) == len(workload.pods) else [])
-
-
-def scale(workload: Workload, name: str, count: int) -> list[Object]:
-    """The pods of a Deployment once there are so many."""
-    workload.cluster.patch(workload.path("Deployment", name), {"spec": {"replicas": count}})
-    return workload.running(name, count)
+    return until("a web server is ready on each node", lambda: list(found) if len(found := who(applications)) == len(applications.nodes) else [])
 
 
 def steady(edge: Node, host: str, work: Callable[[], None], rate: int = 200) -> Load:
     """What a load has met while something was done, and one second before and after."""
 
-    load = Load(443, host, rate, address=edge.address)
+    load = Load(443, host, rate, address=edge.address, at_once=4 if brief() else 200)
     asyncio.run(loaded([load], work))
     return load
 
 
-def straight(edge: Node, address: str, port: int = 8080, rate: int = 200, seconds: int = 5) -> str:
+def straight(edge: Node, address: str, port: int = WEB_PORT, rate: int = 200, seconds: int = 5) -> str:
     """What the same load meets that goes from the edge's host to one instance, in words; nothing where no figures are asked for."""
     if brief():
         return ""

@@ -111,11 +111,11 @@ for _ in range(count):
 print(json.dumps({"code": flags & 15, "answers": sorted(answers)}))
 """
 
-# Answers whoever connects; ends by itself if nobody ends it.
+# Answers whoever connects; ends by itself if nobody ends it, later than any test waits.
 LISTEN = r"""
 import socket, sys
 listener = socket.create_server((sys.argv[1], int(sys.argv[2])))
-listener.settimeout(120)
+listener.settimeout(900)
 while True:
     listener.accept()[0].close()
 """

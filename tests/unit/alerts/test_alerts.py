@@ -138,7 +138,7 @@ PREFIXES = {
 def _asked() -> dict[str, str]:
     """Series -> where it is asked for, of all rules and all dashboards."""
     texts = [(str(rule["expr"]), f"the alert {name}") for name, (_, rule) in ALERTS.items()]
-    for file in ROOT.glob("roles/grafana/dashboards/*.yml"):
+    for file in ROOT.glob("roles/*/dashboards/*.yml"):
         for row in yaml.safe_load(file.read_text())["rows"]:
             texts += [(query, f"{file.stem}: {panel['title']}") for panel in row["panels"] if "source" not in panel for query in panel["queries"].values()]
     return {series: where for text, where in texts for series in SERIES.findall(STRINGS.sub("", text))}

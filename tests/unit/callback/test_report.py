@@ -79,6 +79,8 @@ def test_what_changed_is_told_from_the_results_of_the_modules() -> None:
         "installed etcd 3.7.3, nftables"
     )
     assert describe_change({"issued": {"etcd/server": "is missing"}}) == "issued etcd/server"
+    left = {"artifacts": {"etcd": {"from": "3.7.3", "to": ""}}, "removed": {"etcd": ["3.7.3"]}}
+    assert describe_change(left) == "removed etcd"
     assert describe_change({"dest": "/etc/motd"}) == "wrote /etc/motd"
     assert describe_change({"rc": 0}) == ""
 
@@ -219,6 +221,7 @@ def test_the_closing_page_takes_pairs_rows_and_text() -> None:
     ]
     assert section("Next", page["Next"], plain) == ["", "Next", "  kubectl get nodes"]
     assert page_sections("nonsense") == {}
+    assert page_sections({"Edge": {"sample": ""}, "Portal": {"name": "a", "other": ""}}) == {"Portal": {"name": "a"}}
     nodes = node_rows(
         {"n1": {"address": "10.0.0.11", "classes": ["control", "worker"]}, "node-2": {"address": "10.0.0.12", "classes": ["worker"]}},
         {"etcd": ["n1"], "containerd": ["n1", "node-2"]},

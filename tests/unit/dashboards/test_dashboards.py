@@ -72,7 +72,9 @@ def test_our_pages_are_right(tmp_path: Path, checker: Checker) -> None:
 
 
 def test_the_pages_that_are_promised_are_there() -> None:
-    names = {page.name for page in dashboards.read(ROOT, dashboards.find(ROOT, None), None)[0]}
+    pages = [page.name for page in dashboards.read(ROOT, dashboards.find(ROOT, None), None)[0]]
+    names = set(pages)
+    assert len(pages) == len(names), "the name of a page is its address in Grafana, whichever folder it is in"
     assert names >= {"site", "node", "kubernetes_control", "workloads", "etcd", "consul", "haproxy", "containers", "logs"}
 
 
@@ -86,7 +88,9 @@ def test_a_site_has_no_pages_and_panels_about_what_it_does_not_have() -> None:
 
 def test_every_component_that_a_page_needs_exists() -> None:
     known = {path.parts[-3] for path in ROOT.glob("roles/*/meta/component.yml")}
-    for file in ROOT.glob("roles/grafana/dashboards/*.yml"):
+    files = list(ROOT.glob("roles/*/dashboards/*.yml"))
+    assert files
+    for file in files:
         page = yaml.safe_load(file.read_text())
         named = [page, *page["rows"], *(panel for row in page["rows"] for panel in row["panels"])]
         assert {name for part in named for name in part.get("needs", [])} <= known, file.name

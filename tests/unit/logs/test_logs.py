@@ -65,4 +65,5 @@ def test_searching_and_writing_are_for_different_clients() -> None:
     assert [line for line in allowed if "/insert/" in line] == ["http-request allow if { path /insert/jsonline } METH_POST collector"]
     assert "http-request allow if search client" in allowed
     assert "http-request deny deny_status 403" in text
-    assert "log-collector" not in yaml.safe_load((STORE / "defaults/main.yml").read_text())["victorialogs_clients"]
+    collector = yaml.safe_load((COLLECTOR / "meta/component.yml").read_text())["certificates"]
+    assert not any("permitted_by" in certificate for certificate in collector), "who writes logs may not search them"

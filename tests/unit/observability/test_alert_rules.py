@@ -88,8 +88,13 @@ def test_rules_of_components_are_complete() -> None:
 @pytest.mark.parametrize("component", ["prometheus", "alertmanager"])
 def test_clients_have_the_name_that_is_looked_for(component: str) -> None:
     """Prometheus and Alertmanager look at DNS names of a client's certificate, so it has to have its common name there."""
-    clients = yaml.safe_load((ROOT / "roles" / component / "defaults/main.yml").read_text())[f"{component}_clients"]
-    for role, manifest in MANIFESTS.items():
-        for certificate in manifest.get("certificates", []):
-            if certificate.get("authority") == "site" and "client" in certificate["usages"] and certificate["common_name"] in clients:
-                assert certificate["common_name"] in certificate.get("dns", []), f"{role}/{certificate['name']} needs dns: [{certificate['common_name']}]"
+    clients = [
+        (role, certificate)
+        for role, manifest in MANIFESTS.items()
+        for certificate in manifest.get("certificates", [])
+        if component in certificate.get("permitted_by", [])
+    ]
+    assert {role for role, _ in clients} >= {"prometheus", "portal", "grafana"}
+    for role, certificate in clients:
+        assert certificate["authority"] == "site"
+        assert certificate["common_name"] in certificate.get("dns", []), f"{role}/{certificate['name']} needs dns: [{certificate['common_name']}]"

@@ -17,7 +17,7 @@ INSTALLED = {"release": "1.0", "versions": {"etcd": "3.7.3"}}
 
 
 def record(directory: Path, installed: dict[str, Any] = INSTALLED, check: bool = False) -> dict[str, Any]:
-    task = SimpleNamespace(args={"directory": str(directory), "installed": installed}, check_mode=check)
+    task = SimpleNamespace(args={"file": str(directory / "installed.json"), "content": installed}, check_mode=check)
     return ActionModule(task, None, None, None, None, None).act({})
 
 

@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 import re
 from collections import Counter
@@ -15,6 +16,7 @@ import yaml
 from ansible.parsing.dataloader import DataLoader
 from ansible.template import Templar, trust_as_template
 from ansible.utils.display import Display
+from ansible_collections.ashlar.stack.plugins.filter.object_names import object_names
 from ansible_collections.ashlar.stack.plugins.module_utils.health_log import Failure, Line, recognise
 
 ROOT = Path(__file__).parents[3]
@@ -26,6 +28,7 @@ MANIFESTS: dict[str, dict[str, Any]] = {
     if (ROOT / "roles" / role / "meta/component.yml").is_file()
 }
 PLAYS: list[dict[str, Any]] = yaml.safe_load((ROOT / "site.yml").read_text())
+SLOTS: dict[str, dict[str, Any]] = yaml.safe_load((ROOT / "stacks/slots.yml").read_text())
 SOURCES = {"nodes", "pods", "admin", "any"}
 
 
@@ -57,6 +60,7 @@ def test_defaults_are_those_of_the_argument_specs(role: str) -> None:
 def test_every_option_is_a_sentence_with_a_type_under_the_roles_name(role: str) -> None:
     for name, option in options(role).items():
         assert name == role or name.startswith(f"{role}_"), f"{name} does not say that it is {role}'s"
+        assert not re.search(r"_(max|min)_|_(limit|mb|gb)(_|$)", name), f"{name}: a limit ends with _max or _min, and sizes are in mib, gib or bytes"
         assert option.get("type"), f"{name} has no type"
         text = option.get("description")
         last = text[-1] if isinstance(text, list) else text
@@ -99,6 +103,7 @@ def test_what_a_manifest_names_exists(role: str) -> None:
     for artifact in manifest.get("artifacts") or []:
         assert (ROOT / "artifacts" / artifact / "artifact.yml").is_file(), f"artifacts/{artifact}/artifact.yml is missing"
     assert set(manifest.get("limits") or {}) <= set(options(role))
+    assert set(manifest.get("stepwise") or []) <= set(manifest.get("artifacts") or [])
 
 
 # A line as the program writes it, by component and the beginning of the cause that it must lead to.
@@ -121,6 +126,7 @@ SAID = {
     },
     "kubernetes_node": {
         "swap is on": "E1128 run.go:74] command failed err=failed to run Kubelet: running with swap on is not supported, please disable swap",
+        "the Node object n9 was deleted": '"Error updating node status, will retry" err="error getting node \\"n9\\": nodes \\"n9\\" not found"',
         "the kubelet registers as n9": 'nodes "n9" is forbidden: node "n9" is not allowed to modify node "n9"',
         "the kubelet cannot use the control groups": "failed to validate kubelet configuration: kubelet is configured to not run on a host using cgroup v1",
         "the bridge cni0": 'failed to set bridge addr: "cni0" already has an IP address different from 10.244.3.1/24',
@@ -143,13 +149,34 @@ def test_known_failures_are_known_by_what_programs_write(role: str) -> None:
         assert "{" not in known.cause + known.remedy
 
 
-@pytest.mark.parametrize("role", MANIFESTS)
-def test_ports_are_unique_among_components_of_a_node(role: str) -> None:
-    mine = {(port.get("protocol", "tcp"), port["port"]) for port in MANIFESTS[role].get("ports") or []}
-    for other, manifest in MANIFESTS.items():
-        if other != role:
-            theirs = {(port.get("protocol", "tcp"), port["port"]) for port in manifest.get("ports") or []}
-            assert not mine & theirs, f"{role} and {other} want the same port"
+def filled(role: str) -> set[str]:
+    slots = MANIFESTS[role].get("fills") or []
+    return {slots} if isinstance(slots, str) else set(slots)
+
+
+def together(one: str, other: str) -> bool:
+    """Whether a site can choose both: no manifest forbids it, and no slot that takes one component alone is for both."""
+    forbidden = other in (MANIFESTS[one].get("conflicts") or []) or one in (MANIFESTS[other].get("conflicts") or [])
+    return not forbidden and not any(SLOTS[slot]["single"] for slot in filled(one) & filled(other))
+
+
+def test_ports_are_unique_among_components_of_a_node() -> None:
+    wanted = {role: {(port.get("protocol", "tcp"), port["port"]) for port in manifest.get("ports") or []} for role, manifest in MANIFESTS.items()}
+    clashes = [(one, other) for one, other in itertools.combinations(wanted, 2) if wanted[one] & wanted[other] and together(one, other)]
+    assert clashes == [], "these want the same port and may be chosen together; one of their manifests has to name the other in `conflicts`"
+
+
+def test_alternatives_that_are_never_chosen_together_may_want_the_same_port(monkeypatch: pytest.MonkeyPatch) -> None:
+    edge = {"fills": "load_balancer", "ports": [{"name": "https", "port": 443, "from": ["any"]}]}
+    overlay = {"fills": "overlay", "ports": [{"name": "vxlan", "port": 8472, "protocol": "udp", "from": ["nodes"]}]}
+    monkeypatch.setitem(MANIFESTS, "one", overlay)
+    monkeypatch.setitem(MANIFESTS, "two", overlay)
+    assert not together("one", "two"), "an overlay is alone in its slot"
+    monkeypatch.setitem(MANIFESTS, "one", edge)
+    monkeypatch.setitem(MANIFESTS, "two", edge)
+    assert together("one", "two")
+    monkeypatch.setitem(MANIFESTS, "two", {**edge, "conflicts": ["one"]})
+    assert not together("one", "two") and not together("two", "one")
 
 
 def test_every_component_has_one_play_on_its_own_group() -> None:
@@ -161,10 +188,16 @@ def test_every_component_has_one_play_on_its_own_group() -> None:
                 assert play["hosts"] == role, f"the play '{play['name']}' must have hosts: {role}"
 
 
+def test_the_closing_page_names_no_component() -> None:
+    [page] = [task["ansible.builtin.set_stats"]["data"] for task in PLAYS[-1]["tasks"] if "ansible.builtin.set_stats" in task]
+    assert page == {"ashlar_page": "{{ site_page }}"}
+    assert MANIFESTS["kubernetes_control"]["page"]["Kubernetes"]
+
+
 def test_every_play_leads_to_a_role_that_exists() -> None:
     named = {role for play in PLAYS for role in roles_of(play)}
     assert named <= set(ROLES)
-    groups = {group.partition("[")[0] for play in PLAYS if "hosts" in play for group in str(play["hosts"]).split(":")} - {"nodes", "localhost"}
+    groups = {group.partition("[")[0] for play in PLAYS if "hosts" in play for group in str(play["hosts"]).split(":")} - {"nodes", "localhost", "retiring"}
     assert groups <= set(MANIFESTS)
     for play in PLAYS:
         assert play.get("hosts") != "all", "hosts that are no nodes are in the group all"
@@ -201,10 +234,25 @@ def test_a_play_that_serves_many_components_runs_with_each_of_them() -> None:
     assert tags("coordination | consul tokens") == tags_of(secret)
 
 
+def test_a_token_of_consul_is_contributed_by_the_component_that_reads_it() -> None:
+    own = yaml.safe_load((ROOT / "roles/consul/vars/main.yml").read_text())["_consul_policies"]
+    given = {name: role for role in MANIFESTS for name in MANIFESTS[role].get("contributes", {}).get("consul", {}).get("tokens", {})}
+    read = {
+        name: role
+        for role in MANIFESTS
+        if role != "consul"
+        for path in (ROOT / "roles" / role).glob("templates/**/*.j2")
+        for name in re.findall(r"'consul/tokens/([a-z-]+)'", path.read_text())
+    }
+    assert given.keys().isdisjoint(own)
+    assert {name: role for name, role in read.items() if name not in own} == given
+
+
 def test_all_else_runs_whatever_the_tags_are_but_for_the_record_of_a_whole_run() -> None:
     untagged = [play["name"] for play in PLAYS if not play.get("tags")]
     assert untagged == ["every layer | record"]
-    for name in ("every layer | tags", "The store holds every artifact of the site", "base | hosts", "every layer | ready"):
+    named = ("every layer | plan", "every layer | placement", "every layer | retire", "every layer | ready")
+    for name in (*named, "The store holds every artifact of the site", "base | hosts"):
         assert "always" in tags(name)
 
 
@@ -307,3 +355,38 @@ def test_nothing_else_asks_for_the_name_of_its_host() -> None:
     assert units
     assert files
     assert [str(file.relative_to(ROOT)) for file, names in units + files if names.search(file.read_text())] == []
+
+
+@pytest.mark.parametrize("remembered", [None, [], "gone"])
+def test_objects_that_a_component_left_in_the_api_are_known_by_name_and_nothing_else_is(remembered: Any, tmp_path: Path) -> None:
+    block = next(task for task in yaml.safe_load((ROOT / "roles/kubernetes_objects/tasks/main.yml").read_text()) if "block" in task)
+    gone = {"apiVersion": "v1", "kind": "Service", "metadata": {"name": "old", "namespace": "kube-system"}}
+    role = {"apiVersion": "rbac.authorization.k8s.io/v1", "kind": "ClusterRole", "metadata": {"name": "kept", "labels": {"a": "b"}}, "rules": []}
+    names = object_names([role, None])
+    assert names == [{"apiVersion": role["apiVersion"], "kind": "ClusterRole", "metadata": {"name": "kept"}}]
+    (tmp_path / "state").mkdir()
+    if remembered is not None:
+        (tmp_path / "state" / "objects.json").write_text(json.dumps([*names, gone] if remembered else []))
+    variables = {name: trust_as_template(block["vars"][name].replace("ansible.builtin.", "")) for name in ("_file", "_remembered", "_unwanted")}
+    variables |= {"_wanted": names, "site_directory": str(tmp_path)}
+    found = Templar(loader=DataLoader(), variables=variables).template(trust_as_template("{{ _unwanted }}"))
+    assert found == ([gone] if remembered else [])
+
+
+def guard(retiring: dict[str, Any], **extra: Any) -> str:
+    """What the first play of site.yml says, or nothing."""
+    task = PLAYS[0]["tasks"][1]
+    variables = {name: trust_as_template(value) for name, value in task["vars"].items()} | {"site_retiring": retiring, **extra}
+    templar = Templar(loader=DataLoader(), variables=variables)
+    if not templar.template(trust_as_template("{{ _unasked }}")):
+        return ""
+    return str(templar.template(trust_as_template(task["ansible.builtin.assert"]["fail_msg"])))
+
+
+def test_what_holds_the_platforms_state_leaves_only_when_it_is_named() -> None:
+    leaves = {"etcd": {"nodes": ["alpha", "beta"], "holds": "the quorum"}, "flannel": {"nodes": ["alpha"], "holds": ""}}
+    said = guard(leaves)
+    assert said.startswith("etcd would leave alpha, beta, and it holds the quorum.") and "-e retire=etcd." in said and "flannel" not in said
+    assert guard(leaves, retire="consul") and guard(leaves, retire=[])
+    assert not guard(leaves, retire="consul, etcd") and not guard(leaves, retire=["etcd"])
+    assert not guard({}) and not guard({"flannel": leaves["flannel"]})

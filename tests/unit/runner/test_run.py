@@ -25,6 +25,9 @@ run.LOGS = Path(sys.argv[2])
 run.PROGRESS_SECONDS = 0.5
 sys.exit(run.main(sys.argv[3:]))
 """
+SKIPS = """<testsuites><testsuite><testcase classname="tests.a" name="test_one"><skipped type="pytest.skip" message="no Chromium">a.py:1: no Chromium</skipped>
+</testcase><testcase classname="tests.a" name="test_two"><skipped message="no Chromium"/></testcase><testcase classname="tests.a" name="test_three">
+<skipped message="no store"/></testcase><testcase classname="tests.a" name="test_four"/></testsuite></testsuites>"""
 REPORT = """<testsuites><testsuite><testcase classname="tests.a" name="test_good" time="0.5"/>
 <testcase classname="tests.a" name="test_bad" time="7.25"><failure message="m">def test_bad():
 >   assert 1 == 2
@@ -87,6 +90,15 @@ def test_a_part_that_fails_shows_all_that_it_said_and_what_failed_and_stops_the_
     assert end[1:4] == ["tests.a::test_bad", "    def test_bad():", "    >   assert 1 == 2"]
     [time_of_bad] = [number for number, line in enumerate(said) if line.endswith("s  bad, 2 tests in 8 s")]
     assert [line.split() for line in said[time_of_bad + 1 : time_of_bad + 3]] == [["7.2", "s", "tests.a::test_bad"], ["0.5", "s", "tests.a::test_good"]]
+
+
+def test_skipped_tests_are_counted_by_reason(tmp_path: Path) -> None:
+    script = f"echo '{SKIPS}' > ${{PYTEST_ADDOPTS##*--junitxml=}}"
+    code, said = done(tmp_path, {"one": [shell(script)], "two": [shell("true")]}, [[["one"], ["two"]]])
+    assert code == 0, said
+    at = said.index("Skipped in one, 3 tests:")
+    assert [line.split(maxsplit=1) for line in said[at + 1 : at + 3]] == [["2", "no Chromium"], ["1", "no store"]]
+    assert not [line for line in said if line.startswith("Skipped in two")]
 
 
 def test_a_part_alone_is_seen_as_it_goes(tmp_path: Path) -> None:

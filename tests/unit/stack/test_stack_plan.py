@@ -19,7 +19,7 @@ from ansible.template import Templar
 from ansible_collections.ashlar.stack.plugins.inventory import stack as plugin
 from ansible_collections.ashlar.stack.plugins.plugin_utils.site.catalogue import load
 from ansible_collections.ashlar.stack.plugins.plugin_utils.site.choice import in_order
-from ansible_collections.ashlar.stack.plugins.plugin_utils.site.compile import plan_site
+from ansible_collections.ashlar.stack.plugins.plugin_utils.site.compile import clients_of, contributions_of, page_of, plan_site
 from ansible_collections.ashlar.stack.plugins.plugin_utils.site.models import Manifest, SiteError
 from ansible_collections.ashlar.stack.plugins.plugin_utils.site.nodes import RawNode
 from sites import SITE, inventory_of, write_site
@@ -145,6 +145,87 @@ def test_metrics_that_nobody_could_read_are_refused(collection: Path, tmp_path: 
         load(tmp_path)
     assert [problem.file for problem in caught.value.problems] == [str(file)]
     assert said in caught.value.problems[0].text
+
+
+def collection_of(root: Path, collection: Path, **manifests: dict[str, Any]) -> Path:
+    """A collection of these components alone."""
+    for name, manifest in manifests.items():
+        file = root / "roles" / name / "meta" / "component.yml"
+        file.parent.mkdir(parents=True)
+        file.write_text(yaml.safe_dump({"description": "Something or other.", "layer": "coordination", **manifest}))
+    for path in ("schemas", "stacks"):
+        (root / path).symlink_to(collection / path)
+    return root
+
+
+ACCEPTS = {"accepts": {"tokens": "Purpose -> rules."}}
+
+
+def test_contributions_reach_a_component_that_is_chosen_only(collection: Path, tmp_path: Path) -> None:
+    edge = {"contributes": {"registry": {"tokens": {"edge": "read {{ site_name }}"}}}}
+    manifests = load(collection_of(tmp_path, collection, registry=ACCEPTS, edge=edge, plain={})).manifests
+    given, wrong = contributions_of([manifests["registry"], manifests["edge"]])
+    assert (given, wrong) == ({"registry": {"tokens": {"edge": "read {{ site_name }}"}}}, [])
+    assert contributions_of([manifests["registry"]])[0] == {"registry": {"tokens": {}}}
+    assert contributions_of([manifests["edge"], manifests["plain"]])[0] == {}
+
+
+def test_two_components_that_contribute_the_same_are_not_chosen_together(collection: Path, tmp_path: Path) -> None:
+    edge = {"contributes": {"registry": {"tokens": {"edge": "read"}}}}
+    manifests = load(collection_of(tmp_path, collection, registry=ACCEPTS, edge=edge, other=edge)).manifests
+    assert contributions_of([manifests["registry"], manifests["other"]])[1] == []
+    [problem] = contributions_of(list(manifests.values()))[1]
+    assert problem.path == ("contributes", "registry", "tokens", "edge")
+    assert "contributed by" in problem.text
+
+
+@pytest.mark.parametrize(
+    ("contributes", "said"),
+    [
+        ({"registri": {"tokens": {"edge": "read"}}}, 'is "registri", not a component. Did you mean "registry"?'),
+        ({"registry": {"token": {"edge": "read"}}}, 'is nothing that registry accepts. Did you mean "tokens"? Allowed: tokens,'),
+        ({"edge": {"tokens": {"edge": "read"}}}, "is nothing that edge accepts. Allowed: none,"),
+    ],
+)
+def test_contributions_that_nobody_would_read_are_refused(collection: Path, tmp_path: Path, contributes: dict[str, Any], said: str) -> None:
+    with pytest.raises(SiteError) as caught:
+        load(collection_of(tmp_path, collection, registry=ACCEPTS, edge={"contributes": contributes}))
+    [problem] = caught.value.problems
+    assert said in problem.text
+
+
+def client(name: str, **more: Any) -> dict[str, Any]:
+    return {"certificates": [{"name": "client", "authority": "site", "usages": ["client"], "common_name": name, "permitted_by": ["store"], **more}]}
+
+
+def test_who_is_let_in_follows_from_the_clients_that_are_chosen(collection: Path, tmp_path: Path) -> None:
+    manifests = load(collection_of(tmp_path, collection, store={}, zoom=client("zoom"), page=client("the-page"))).manifests
+    assert clients_of([manifests["zoom"], manifests["store"], manifests["page"]]) == {"zoom": [], "store": ["the-page", "zoom"], "page": []}
+    assert clients_of([manifests["zoom"]]) == {"zoom": []}
+
+
+@pytest.mark.parametrize(
+    ("more", "said"),
+    [
+        ({"permitted_by": ["stor"]}, 'is "stor", not a component. Did you mean "store"?'),
+        ({"usages": ["server"]}, "with the usage client"),
+        ({"common_name": "{{ inventory_hostname }}"}, "a common_name that is no template"),
+    ],
+)
+def test_clients_that_cannot_be_let_in_are_refused(collection: Path, tmp_path: Path, more: dict[str, Any], said: str) -> None:
+    with pytest.raises(SiteError) as caught:
+        load(collection_of(tmp_path, collection, store={}, page=client("page", **more)))
+    [problem] = caught.value.problems
+    assert said in problem.text
+
+
+def test_components_share_the_sections_of_the_closing_page(collection: Path, tmp_path: Path) -> None:
+    edge, sample = {"page": {"Edge": {"addresses": "{{ node_address }}"}}}, {"page": {"Sample": {"port": "1"}, "Edge": {"sample": "curl"}}}
+    manifests = load(collection_of(tmp_path, collection, edge=edge, sample=sample)).manifests
+    made = page_of([manifests["edge"], manifests["sample"]])
+    assert made == {"Edge": {"addresses": "{{ node_address }}", "sample": "curl"}, "Sample": {"port": "1"}}
+    assert list(made) == ["Edge", "Sample"]
+    assert page_of([manifests["edge"]]) == edge["page"], "a manifest is not changed by what others add"
 
 
 def test_options_and_defaults_are_variables_of_all_hosts(planned: Planned) -> None:

@@ -154,4 +154,4 @@ def test_a_root_says_its_machines_and_nothing_else() -> None:
     for name in ("aws", "gce"):
         outputs = read(TERRAFORM / name).outputs
         assert list(outputs) == ["nodes"]
-        assert outputs["nodes"]["value"] == "${module.contract.nodes}"
+        assert outputs["nodes"]["value"] == "${module.machines.nodes}"

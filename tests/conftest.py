@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-sys.path[:0] = [str(Path(__file__).parents[2] / ".collections"), str(Path(__file__).parents[1])]
+sys.path[:0] = [str(Path(__file__).parents[1] / ".collections"), str(Path(__file__).parent)]
 
 # A shell lets what it runs in its background ignore interrupts, and what tests start would inherit that.
 signal.signal(signal.SIGINT, signal.default_int_handler)

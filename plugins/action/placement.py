@@ -1,0 +1,55 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Remembers which node carries which component. Documented by plugins/modules/placement.py."""
+
+from __future__ import annotations
+
+import json
+import os
+from pathlib import Path
+from typing import Any
+
+from ansible.errors import AnsibleError
+from ansible_collections.ashlar.stack.plugins.module_utils.folders import make_folder
+from ansible_collections.ashlar.stack.plugins.plugin_utils.controller import ControllerAction
+from ansible_collections.ashlar.stack.plugins.plugin_utils.site.memory import PLACEMENT, recall, remember, text_of
+from ansible_collections.ashlar.stack.plugins.plugin_utils.site.models import SiteError
+from ansible_collections.ashlar.stack.plugins.plugin_utils.site.report import report
+
+ROOT = Path(__file__).resolve().parents[2]
+ARGUMENTS = {
+    "directory": {"type": "path", "required": True},
+    "planned": {"type": "dict", "required": True},
+    "nodes": {"type": "list", "elements": "str", "required": True},
+    "retired": {"type": "list", "elements": "str", "default": []},
+}
+
+
+class ActionModule(ControllerAction):
+    _supports_diff = True
+
+    def act(self, variables: dict[str, Any]) -> dict[str, Any]:
+        _, arguments = self.validate_argument_spec(argument_spec=ARGUMENTS)
+        directory = Path(arguments["directory"])
+        # Ansible's texts carry marks that YAML does not know.
+        planned, nodes = json.loads(json.dumps([arguments["planned"], arguments["nodes"]]))
+        path = directory / PLACEMENT
+        try:
+            memory = remember(recall(ROOT, directory), planned, nodes, arguments["retired"])
+            after = text_of(memory, nodes)
+            before = path.read_text(encoding="utf-8") if path.exists() else ""
+            if before == after:
+                return {"changed": False}
+            if not self._task.check_mode:
+                make_folder(str(path.parent))
+                fresh = path.with_name(f".{path.name}.{os.getpid()}")
+                fresh.write_text(after, encoding="utf-8")
+                fresh.chmod(0o644)
+                fresh.replace(path)
+        except SiteError as error:
+            raise AnsibleError(report(error.problems, os.getcwd())) from None
+        except OSError as error:
+            raise AnsibleError(
+                f"{error.filename}: {error.strerror}. Which node carries which component is remembered there; "
+                "the folder must be writable by the user who runs Ansible."
+            ) from None
+        return {"changed": True, "diff": {"before_header": str(path), "after_header": str(path), "before": before, "after": after}}
