@@ -9,7 +9,6 @@ from pathlib import Path
 from typing import Any
 
 from ansible.errors import AnsibleError
-from ansible_collections.ashlar.stack.plugins.module_utils.folders import make_folder
 from ansible_collections.ashlar.stack.plugins.plugin_utils.controller import ControllerAction
 from ansible_collections.ashlar.stack.plugins.plugin_utils.site.memory import PLACEMENT, recall, remember, text_of
 from ansible_collections.ashlar.stack.plugins.plugin_utils.site.models import SiteError
@@ -32,24 +31,8 @@ class ActionModule(ControllerAction):
         directory = Path(arguments["directory"])
         # Ansible's texts carry marks that YAML does not know.
         planned, nodes = json.loads(json.dumps([arguments["planned"], arguments["nodes"]]))
-        path = directory / PLACEMENT
         try:
             memory = remember(recall(ROOT, directory), planned, nodes, arguments["retired"])
-            after = text_of(memory, nodes)
-            before = path.read_text(encoding="utf-8") if path.exists() else ""
-            if before == after:
-                return {"changed": False}
-            if not self._task.check_mode:
-                make_folder(str(path.parent))
-                fresh = path.with_name(f".{path.name}.{os.getpid()}")
-                fresh.write_text(after, encoding="utf-8")
-                fresh.chmod(0o644)
-                fresh.replace(path)
         except SiteError as error:
             raise AnsibleError(report(error.problems, os.getcwd())) from None
-        except OSError as error:
-            raise AnsibleError(
-                f"{error.filename}: {error.strerror}. Which node carries which component is remembered there; "
-                "the folder must be writable by the user who runs Ansible."
-            ) from None
-        return {"changed": True, "diff": {"before_header": str(path), "after_header": str(path), "before": before, "after": after}}
+        return self.write(directory / PLACEMENT, text_of(memory, nodes), "Which node carries which component is remembered")

@@ -275,7 +275,7 @@ class Tree:
         component: str = "",
     ) -> None:
         """`live` False lays files only and runs nothing of the host (for images); `step` is told each step before it is done; `asked` is
-        remembered with what was laid down, for a survey; `component` for the day on which that goes."""
+        remembered with what was laid down, for a survey; `component` so that it can be retired."""
         self.spec = spec
         self.files = files
         self.runner = runner

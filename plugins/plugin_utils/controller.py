@@ -3,11 +3,14 @@
 
 from __future__ import annotations
 
+import os
 from abc import abstractmethod
+from pathlib import Path
 from typing import Any, ClassVar
 
 from ansible.errors import AnsibleError
 from ansible.plugins.action import ActionBase
+from ansible_collections.ashlar.stack.plugins.module_utils.folders import make_folder
 
 
 class ControllerAction(ActionBase):
@@ -30,3 +33,24 @@ class ControllerAction(ActionBase):
     @abstractmethod
     def act(self, variables: dict[str, Any]) -> dict[str, Any]:
         """The work; returns what the task returns. `variables` are the task's."""
+
+    def write(self, path: Path, after: str, purpose: str) -> dict[str, Any]:
+        """Replace a text file in one step, unless it is `after` already or in check mode; returns what the task returns, with the difference.
+
+        :param purpose: a sentence's beginning that says what is in the file, for the error.
+        """
+        try:
+            before = path.read_text(encoding="utf-8") if path.exists() else ""
+            if before == after:
+                return {"changed": False}
+            if not self._task.check_mode:
+                make_folder(str(path.parent))
+                fresh = path.with_name(f".{path.name}.{os.getpid()}")
+                fresh.write_text(after, encoding="utf-8")
+                fresh.chmod(0o644)
+                fresh.replace(path)
+        except OSError as error:
+            raise AnsibleError(
+                f"{error.filename}: {error.strerror}. {purpose} there; the folder must be writable by the user who runs Ansible."
+            ) from None
+        return {"changed": True, "diff": {"before_header": str(path), "after_header": str(path), "before": before, "after": after}}
