@@ -364,8 +364,7 @@ class Tree:
             units=sorted(spec.name for spec in self.spec.units) if not self.spec.absent else [],
             applied=applied,
             pending=kept,
-            # A survey must not find a tree complete whose restart is owed.
-            asked={} if plan[0].pending else self.asked,
+            asked=self.asked,
             component=self.component or memory.component,
         )
         if self.spec.absent:

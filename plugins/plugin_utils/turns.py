@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Whose turn it is to be away: at most so many members of a component at once, over all forks and runs on this controller."""
+"""Whose turn it is to be away: at most so many members of a component at once, over all forks of a run."""
 
 from __future__ import annotations
 
@@ -19,14 +19,18 @@ class TurnError(Exception):
 
 
 @contextmanager
-def turn(folder: Path, component: str, member: str, run: str, slots: int, limit: float) -> Iterator[None]:
+def turn(folder: Path, component: str, member: str, slots: int, limit: float) -> Iterator[None]:
     """Hold one of a component's turns while the body runs; wait for it at most `limit` seconds.
 
-    A body that fails ends the turns of this run: the next member would be away together with one that did not come back.
-    A later run begins anew. The kernel releases the turn of a process that was killed.
+    A body that fails ends all turns: the next member might be away together with one that did not come back. The kernel releases the turn
+    of a process that was killed.
+
+    :param folder: of this run alone, which all its forks share.
+    :param slots: how many members may be away at once.
+    :raises TurnError: another member's turn failed, or none was free in time.
     """
     folder.mkdir(mode=0o700, parents=True, exist_ok=True)
-    failed = folder / f"{component}.{run}.failed"
+    failed = folder / f"{component}.failed"
     descriptor = _slot(folder, component, failed, slots, limit)
     try:
         try:
@@ -52,13 +56,8 @@ def _slot(folder: Path, component: str, failed: Path, slots: int, limit: float) 
             # Only now: whoever held the slot before notes its failure before it lets go.
             if failed.exists():
                 os.close(descriptor)
-                raise TurnError(
-                    f"{component} is not restarted here: {failed.read_text()} did not come back after its restart. Repair it and run the playbook again"
-                )
+                raise TurnError(f"the turn of {failed.read_text()} failed, see there. Repair that one and run the playbook again")
             return descriptor
         if time.monotonic() >= end:
-            raise TurnError(
-                f"{component} is not restarted here: it got no turn within {limit:.0f} s, because {slots} of its members may be away"
-                " at once and others still are. See whether another run is busy, and run the playbook again"
-            )
+            raise TurnError(f"it got no turn within {limit:.0f} s, because only {slots} may be away at once and the others took longer. Run the playbook again")
         time.sleep(PAUSE)

@@ -16,7 +16,7 @@ FORK = multiprocessing.get_context("fork")
 
 
 def hold(folder: Path, slots: int, entered: Any, leave: Any) -> None:
-    with turn(folder, "toy", "a", "run", slots, 60):
+    with turn(folder, "toy", "a", slots, 60):
         entered.release()
         leave.wait(60)
 
@@ -28,13 +28,13 @@ def test_no_more_members_are_away_than_may_be_and_one_that_is_killed_gives_its_t
     for holder in holders:
         holder.start()
     assert all(entered.acquire(timeout=60) for _ in holders)
-    with pytest.raises(TurnError, match="no turn within 0 s"), turn(tmp_path, "toy", "b", "run", slots, 0):
+    with pytest.raises(TurnError, match="no turn within 0 s"), turn(tmp_path, "toy", "b", slots, 0):
         pass
-    with turn(tmp_path, "other", "b", "run", slots, 0):
+    with turn(tmp_path, "other", "b", slots, 0):
         pass
     os.kill(holders[0].pid or 0, signal.SIGKILL)
     holders[0].join()
-    with turn(tmp_path, "toy", "b", "run", slots, 0):
+    with turn(tmp_path, "toy", "b", slots, 0):
         pass
     # An event whose waiter was killed can't be set any more.
     for holder in holders[1:]:
@@ -42,10 +42,10 @@ def test_no_more_members_are_away_than_may_be_and_one_that_is_killed_gives_its_t
         holder.join()
 
 
-def test_a_member_that_does_not_come_back_stops_the_others_of_its_run(tmp_path: Path) -> None:
-    with pytest.raises(RuntimeError), turn(tmp_path, "toy", "alpha", "one", 1, 0):
+def test_a_member_that_does_not_come_back_stops_the_others(tmp_path: Path) -> None:
+    with pytest.raises(RuntimeError), turn(tmp_path, "toy", "alpha", 1, 0):
         raise RuntimeError
-    with pytest.raises(TurnError, match="alpha did not come back"), turn(tmp_path, "toy", "beta", "one", 1, 0):
+    with pytest.raises(TurnError, match="the turn of alpha failed"), turn(tmp_path, "toy", "beta", 1, 0):
         pass
-    with turn(tmp_path, "toy", "beta", "two", 1, 0):
+    with turn(tmp_path, "other", "beta", 1, 0):
         pass
