@@ -5,25 +5,41 @@ from __future__ import annotations
 
 import hashlib
 import json
+import math
 import os
 from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
+from ansible import constants
 from ansible.errors import AnsibleActionFail, AnsibleError
 from ansible.plugins.action import ActionBase
 from ansible.template import trust_as_template
 from ansible_collections.ashlar.stack.plugins.module_utils.tree_bundle import Source, pack
 from ansible_collections.ashlar.stack.plugins.plugin_utils.survey import CHANGED, surveyed
+from ansible_collections.ashlar.stack.plugins.plugin_utils.turns import TurnError, turn
 
 SUFFIX = ".j2"
 IGNORED = (".git", ".gitkeep", ".DS_Store", "__pycache__", ".mypy_cache", ".ruff_cache")
 RETURNED = ("changed_paths", "removed_paths", "started", "restarted", "reloaded", "stopped")
+LIMIT = 180
+"""Seconds for each part of a turn: until the other members are well, for the restart, and until the member is healthy again."""
+MOMENT = 10
+"""Seconds after which a member that runs counts as unhealthy, so that its restart takes nothing away."""
 
 
 def fingerprint(arguments: Mapping[str, Any], sources: Sequence[Source]) -> str:
     """Of everything that is asked of a tree: the task's arguments, and path, content and executable bit of every file. 64 hexadecimal digits."""
     files = sorted((source.path, source.digest, source.executable) for source in sources)
     return hashlib.sha256(json.dumps([arguments, files], sort_keys=True, default=str).encode()).hexdigest()
+
+
+def _joined(laid: dict[str, Any], restarted: dict[str, Any]) -> dict[str, Any]:
+    """The results of a call that held restarts back and of the one that made them, as one."""
+    lists = {kind: [*laid.get(kind, []), *restarted.get(kind, [])] for kind in (*RETURNED, "warnings") if laid.get(kind) or restarted.get(kind)}
+    diffs = [diff for result in (laid, restarted) for diff in result.get("diff", [])]
+    joined = {**laid, **restarted, **lists, "changed": bool(laid.get("changed") or restarted.get("changed"))}
+    return {**joined, "diff": diffs} if "diff" in joined else joined
 
 
 def walk(folder: str) -> Iterator[tuple[str, str]]:
@@ -69,10 +85,49 @@ class ActionModule(ActionBase):
             role = getattr(getattr(self._task, "_role", None), "_role_path", None)
             if role:
                 arguments["component"] = os.path.basename(role)
+        rolling = self._rolling(arguments.get("component", ""), task_vars)
+        result = self._lay({**arguments, "hold": True} if rolling else arguments, task_vars)
+        if rolling and result.get("pending"):
+            result = _joined(result, self._in_turn(arguments, rolling, task_vars))
+        return {**result, **CHANGED} if result.get("changed") else result
+
+    def _lay(self, arguments: dict[str, Any], task_vars: dict[str, Any]) -> dict[str, Any]:
+        """The module's result."""
         result: dict[str, Any] = self._execute_module(module_name="ashlar.stack.tree", module_args=arguments, task_vars=task_vars)
         # The arguments hold the whole tree, secrets too; nobody needs them back.
         result.pop("invocation", None)
-        return {**result, **CHANGED} if result.get("changed") else result
+        return result
+
+    def _rolling(self, component: str, task_vars: dict[str, Any]) -> dict[str, Any]:
+        """How running members of the component are restarted; {} where this one need not wait for others."""
+        rolling = task_vars.get("component_rolling", {}).get(component)
+        if not rolling or self._task.check_mode or task_vars["inventory_hostname"] not in rolling["members"]:
+            return {}
+        return self._templar.template(rolling) if len(rolling["members"]) > rolling["max_unavailable"] else {}
+
+    def _in_turn(self, arguments: dict[str, Any], rolling: dict[str, Any], task_vars: dict[str, Any]) -> dict[str, Any]:
+        """Restart what is pending while at most so many other members are away, and wait until it is back."""
+        component, member = arguments["component"], task_vars["inventory_hostname"]
+        health = [check for check in self._templar.template(task_vars["node_health"]) if check["component"] == component]
+        limit = math.ceil(len(rolling["members"]) / rolling["max_unavailable"]) * (MOMENT + 3 * LIMIT)
+        try:
+            with turn(Path(constants.DEFAULT_LOCAL_TMP) / "turns", component, member, rolling["max_unavailable"], limit):
+                if "spare" in rolling and not self._unhealthy(health, MOMENT, task_vars):
+                    if why := self._unhealthy([{"component": component, **rolling["spare"]}], LIMIT, task_vars):
+                        raise AnsibleActionFail(f"{component} is not restarted on {member}, because its other members would not do without it. {why}")
+                result = self._lay(arguments, task_vars)
+                if result.get("failed"):
+                    raise AnsibleActionFail(str(result.get("msg")), result=result)
+                if why := self._unhealthy(health, LIMIT, task_vars):
+                    raise AnsibleActionFail(f"{component} did not become healthy on {member} after its restart. {why}")
+        except TurnError as error:
+            raise AnsibleActionFail(f"{component} is not restarted on {member}: {error}") from error
+        return result
+
+    def _unhealthy(self, checks: list[dict[str, Any]], limit: int, task_vars: dict[str, Any]) -> str:
+        """Why these checks do not pass within so many seconds; empty when they do."""
+        told = self._execute_module(module_name="ashlar.stack.ready", module_args={"checks": checks, "timeout": limit}, task_vars=task_vars)
+        return str(told.get("msg", "It is not known why")) if told.get("failed") else ""
 
     def _folder(self, source: str, name: str, given: bool) -> str:
         """The folder that `source` names: absolute, or in the role, or beside the playbook."""

@@ -69,6 +69,7 @@ class TreeSpec:
     validate: tuple[Validator, ...] = ()
     units: tuple[UnitSpec, ...] = ()
     absent: bool = False
+    hold: bool = False
 
 
 @dataclass(frozen=True)
@@ -132,6 +133,7 @@ class Result:
     removed_paths: list[str] = field(default_factory=list)
     started: list[str] = field(default_factory=list)
     restarted: list[str] = field(default_factory=list)
+    pending: list[str] = field(default_factory=list)
     reloaded: list[str] = field(default_factory=list)
     stopped: list[str] = field(default_factory=list)
     warnings: list[str] = field(default_factory=list)
@@ -694,7 +696,7 @@ class Tree:
             digests[spec.name], hashes = self.units.digests(spec, contents, install, records[spec.name])
             want = digests[spec.name]
             wanted[spec.name] = UnitRecord(self.spec.name, want.restart, want.reload, want.install, hashes)
-        plan = unit_state.plan_units(specs, states, digests, records, self._unit_files_changed(changes, removals))
+        plan = unit_state.plan_units(specs, states, digests, records, self._unit_files_changed(changes, removals), self.spec.hold)
         return plan, wanted, records
 
     def _foretell_units(
@@ -710,6 +712,7 @@ class Tree:
         self.result.changed = self.result.changed or plan.changes
         self.result.started.extend(plan.start)
         self.result.restarted.extend(plan.restart)
+        self.result.pending.extend(plan.pending)
         self.result.reloaded.extend(plan.reload)
         self.result.stopped.extend(plan.stop)
         self.result.warnings.extend(plan.warnings)
@@ -742,6 +745,14 @@ class Tree:
         self.units.start(plan, accepted)
         for spec in self.spec.units:
             # Where a unit is enabled and the hashes of big files are remembered without a start, too.
-            if spec.state == "started" and spec.name in wanted and spec.name not in done and records[spec.name] != wanted[spec.name]:
-                self.units.write_record(spec.name, wanted[spec.name])
+            if spec.state != "started" or spec.name not in wanted or spec.name in done:
+                continue
+            old, new = records[spec.name], wanted[spec.name]
+            if spec.name in plan.pending:
+                if old is None:
+                    continue
+                # It still runs with the old files: only so does the next run know that its restart is owed.
+                new = replace(old, install=new.install)
+            if old != new:
+                self.units.write_record(spec.name, new)
         self._tell_units(plan)

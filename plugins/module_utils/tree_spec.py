@@ -50,4 +50,5 @@ def spec_of(arguments: dict[str, Any]) -> TreeSpec:
             for unit in arguments["units"]
         ),
         absent=arguments["state"] == "absent",
+        hold=bool(arguments.get("hold")),
     )

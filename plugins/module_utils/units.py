@@ -93,7 +93,7 @@ class UnitRecord:
 
 @dataclass
 class UnitPlan:
-    """Lists of unit names, each one systemctl call, in the order they are made."""
+    """Lists of unit names, each one systemctl call, in the order they are made; `pending` are restarts that wait for their turn."""
 
     stop: list[str] = field(default_factory=list)
     unmask: list[str] = field(default_factory=list)
@@ -106,6 +106,7 @@ class UnitPlan:
     start: list[str] = field(default_factory=list)
     restart: list[str] = field(default_factory=list)
     reload: list[str] = field(default_factory=list)
+    pending: list[str] = field(default_factory=list)
     warnings: list[str] = field(default_factory=list)
 
     @property
@@ -260,8 +261,9 @@ def plan_units(
     digests: Mapping[str, Digests],
     records: Mapping[str, UnitRecord | None],
     unit_files_changed: bool,
+    hold: bool = False,
 ) -> UnitPlan:
-    """Every systemctl call that brings the units from their states to what is asked."""
+    """Every systemctl call that brings the units from their states to what is asked; `hold` leaves restarts of running units pending."""
     plan = UnitPlan()
     for spec in specs:
         state, record, want = states[spec.name], records.get(spec.name), digests[spec.name]
@@ -279,6 +281,8 @@ def plan_units(
         elif enabled is False and state.file_state in ("enabled", "enabled-runtime", "linked", "linked-runtime", "alias"):
             plan.disable.append(spec.name)
         action = decide(spec, state, want, record)
+        if action == "restart" and hold:
+            action = "pending"
         if action:
             getattr(plan, action).append(spec.name)
         if action in ("start", "restart") and state.active == "failed":

@@ -19,6 +19,9 @@ description:
   - After the survey of M(ashlar.stack.preflight), a tree that is intact and unchanged is not sent to its host again.
   - A restart is state. What each unit of O(units) was last started with is recorded by digest, and the unit is restarted when that
     differs, so a run that was interrupted anywhere is completed by the next.
+  - Members of a component whose manifest has C(life.rolling) are restarted in turns. Before a running member is restarted, the check of
+    C(life.rolling.spare) must pass, unless the member is unhealthy itself; the next one follows when it is healthy again. A member that
+    does not come back ends the task on the others, which then keep running as they are. All of this waits with a limit.
   - Some paths take effect when written. C(/etc/sysusers.d) creates users before owners are set, C(/etc/tmpfiles.d) creates what it
     describes, C(/etc/modules-load.d) loads modules and C(/etc/sysctl.d) sets kernel settings (what a container cannot do is a warning),
     C(/etc/systemd/system) reloads systemd.
@@ -179,6 +182,11 @@ options:
       - The role whose tree it is, set by the action plugin for M(ashlar.stack.retire). Do not set it.
     type: str
     default: ""
+  hold:
+    description:
+      - Leaves restarts of running units pending, set by the action plugin for members that take turns. Do not set it.
+    type: bool
+    default: false
 notes:
   - Supports check mode (everything is computed, nothing is touched) and diff.
   - A destination that is a symbolic link is itself replaced. On the way there only links owned by root are followed.
@@ -229,6 +237,10 @@ restarted:
   type: list
   returned: always
   sample: [etcd.service]
+pending:
+  description: Units whose restart was held back, with O(hold).
+  type: list
+  returned: always
 reloaded:
   description: Units that were reloaded.
   type: list
@@ -291,6 +303,7 @@ ARGUMENTS: dict[str, Any] = {
     "bundle": {"type": "str", "no_log": True},
     "fingerprint": {"type": "str"},
     "component": {"type": "str", "default": ""},
+    "hold": {"type": "bool", "default": False},
 }
 
 

@@ -247,6 +247,12 @@ def _references(manifest: Manifest, slots: Mapping[str, Slot], manifests: Mappin
         if isinstance(group.most, str) and not group.most.startswith(f"{manifest.name}_"):
             text = f"is {quoted(group.most)}. Allowed: a number, or an option of {manifest.name}, {manifest.name}_..."
             yield Problem(manifest.file, ("groups", name, "max"), text)
+    members = manifest.life.get("rolling", {}).get("members")
+    if members and members not in manifest.groups:
+        text = f"is {quoted(members)}. Allowed: a group of {manifest.name}, {listed(manifest.groups)}." if manifest.groups else "is set, but it has no groups. Remove the line."
+        yield Problem(manifest.file, ("life", "rolling", "members"), text)
+    if "rolling" in manifest.life and not manifest.health:
+        yield Problem(manifest.file, ("life", "rolling"), "is set without health checks, so nobody knows when a member is back. Add health checks.")
     if "leave" in manifest.life:
         tasks = f"tasks/{manifest.life['leave']}.yml"
         if not (Path(manifest.file).parents[1] / tasks).is_file():

@@ -313,6 +313,7 @@ def _plan(
         "artifact_versions": versions,
         "component_nodes": {name: groups[name] for name in sorted(catalogue.manifests)},
         "component_groups": {name: groups[name] for name in sorted(grouped)},
+        "component_rolling": {name: _rolling(catalogue.manifests[name], groups) for name in chosen if "rolling" in catalogue.manifests[name].life},
         "component_addresses": {name: addresses[name] for name in sorted(catalogue.manifests)},
         "component_clients": clients_of([catalogue.manifests[name] for name in chosen]),
         "endpoints": {
@@ -351,6 +352,12 @@ def _life(catalogue: Catalogue, name: str) -> Mapping[str, Any]:
     """Of a component, of the component whose group it is, or of one that the collection had once."""
     manifest = catalogue.manifests.get(_own_groups(catalogue).get(name, name))
     return manifest.life if manifest else {}
+
+
+def _rolling(manifest: Manifest, groups: Mapping[str, Sequence[str]]) -> dict[str, Any]:
+    """How running members of a component are restarted in turns."""
+    rolling = manifest.life["rolling"]
+    return {"max_unavailable": 1, **rolling, "members": list(groups[rolling.get("members", manifest.name)])}
 
 
 def _retiring(catalogue: Catalogue, node: str, leaves: Mapping[str, Sequence[str]]) -> list[dict[str, Any]]:

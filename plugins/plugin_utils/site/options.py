@@ -33,6 +33,7 @@ PLAN_VARIABLES = (
     "artifact_versions",
     "component_nodes",
     "component_groups",
+    "component_rolling",
     "component_addresses",
     "component_clients",
     "endpoints",

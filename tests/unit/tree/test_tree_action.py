@@ -41,22 +41,22 @@ class Controller:
         file.chmod(0o755 if executable else 0o644)
         return file
 
-    def run(self, variables: dict[str, Any] | None = None, role: bool = True, **arguments: Any) -> dict[str, Source]:
+    def run(self, variables: dict[str, Any] | None = None, role: bool = True, check: bool = False, **arguments: Any) -> dict[str, Source]:
         loader = DataLoader()
         loader.set_basedir(str(self.role.parent))
-        task = MagicMock(args={"name": "app", **arguments}, async_val=0, check_mode=False, diff=False, environment=None)
+        task = MagicMock(args={"name": "app", **arguments}, async_val=0, check_mode=check, diff=False, environment=None)
         task._role = SimpleNamespace(_role_path=str(self.role)) if role else None
         connection = MagicMock()
         connection._shell.tmpdir = None
         action = ActionModule(task, connection, MagicMock(check_mode=False, diff=False), loader, Templar(loader=loader), MagicMock())
 
-        def execute(module_name: str, module_args: dict[str, Any], task_vars: dict[str, Any]) -> dict[str, Any]:
-            self.sent = {"module_name": module_name, **module_args}
-            return {"changed": True, "invocation": {"module_args": module_args}}
-
-        action._execute_module = execute
+        action._execute_module = self.execute
         self.result = action.run(task_vars=variables or {})
         return {source.path: source for source in unpack(self.sent["bundle"])} if "bundle" in self.sent else {}
+
+    def execute(self, module_name: str, module_args: dict[str, Any], task_vars: dict[str, Any]) -> dict[str, Any]:
+        self.sent = {"module_name": module_name, **module_args}
+        return {"changed": True, "invocation": {"module_args": module_args}}
 
 
 @pytest.fixture
@@ -77,6 +77,66 @@ def test_templates_are_rendered_and_others_copied_byte_by_byte(controller: Contr
     assert not sources["/etc/blob"].executable
     assert controller.sent["module_name"] == "ashlar.stack.tree"
     assert "source" not in controller.sent
+
+
+class Turns:
+    """A member of a component that restarts in turns; `health` is what its own checks say before and after, `spare` what the others say."""
+
+    def __init__(self, controller: Controller, monkeypatch: pytest.MonkeyPatch, folder: Path) -> None:
+        monkeypatch.setattr("ansible.constants.DEFAULT_LOCAL_TMP", str(folder))
+        self.controller, self.health, self.spare, self.pending, self.called = controller, ["", ""], "", ["app.service"], list[str]()
+        controller.execute = self.execute
+
+    def execute(self, module_name: str, module_args: dict[str, Any], task_vars: dict[str, Any]) -> dict[str, Any]:
+        if module_name == "ashlar.stack.tree":
+            self.called.append("hold" if module_args.get("hold") else "restart")
+            held = module_args.get("hold", False)
+            return {"changed": not held, "pending": self.pending if held else [], "restarted": [] if held else ["app.service"]}
+        [check] = module_args["checks"]
+        self.called.append(f"{check['name']} {module_args['timeout']}")
+        said = self.spare if check["name"] == "spare" else self.health.pop(0)
+        return {"failed": True, "msg": said} if said else {"changed": False}
+
+    def run(self, name: str = "node1", members: tuple[str, ...] = ("node1", "node2"), check: bool = False) -> list[str]:
+        self.called.clear()
+        rolling = {"max_unavailable": 1, "members": list(members), "spare": {"name": trust_as_template("{{ 'spare' }}"), "tcp": "x"}}
+        health = [{"component": "role", "name": "well", "tcp": "x"}, {"component": "other", "name": "other", "tcp": "x"}]
+        self.controller.run({"inventory_hostname": name, "component_rolling": {"role": rolling}, "node_health": health}, check=check)
+        return self.called
+
+
+@pytest.fixture
+def turns(controller: Controller, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Turns:
+    return Turns(controller, monkeypatch, tmp_path)
+
+
+def test_a_running_member_is_restarted_in_its_turn_and_waited_for(turns: Turns):
+    assert turns.run() == ["hold", "well 10", "spare 180", "restart", "well 180"]
+    assert (turns.controller.result["restarted"], turns.controller.result["changed"]) == (["app.service"], True)
+    assert (turns.run("client"), turns.run(members=("node1",)), turns.run(check=True)) == (["restart"], ["restart"], ["restart"])
+    turns.pending = []
+    assert turns.run() == ["hold"]
+
+
+def test_an_unhealthy_member_is_restarted_whatever_the_others_do(turns: Turns):
+    turns.spare, turns.health = "they are away", ["it hangs", ""]
+    assert turns.run() == ["hold", "well 10", "restart", "well 180"]
+
+
+def test_who_cannot_be_spared_or_does_not_come_back_ends_the_turns(turns: Turns):
+    turns.health, turns.spare = ["", "port closed", ""], "one is away"
+    with pytest.raises(AnsibleActionFail, match="would not do without it. one is away"):
+        turns.run()
+    assert turns.called[-1] == "spare 180"
+    with pytest.raises(AnsibleActionFail, match="role is not restarted on node2: the turn of node1 failed"):
+        turns.run("node2")
+    assert turns.called == ["hold"]
+
+
+def test_a_member_that_does_not_come_back_is_told_of(turns: Turns):
+    turns.health = ["", "port closed"]
+    with pytest.raises(AnsibleActionFail, match="role did not become healthy on node1 after its restart. port closed"):
+        turns.run()
 
 
 def test_the_bundle_does_not_come_back(controller: Controller):

@@ -83,6 +83,31 @@ def test_a_changed_file_restarts_and_a_changed_unit_file_is_loaded_first(running
     assert running.units["app.service"].started_with == running.now("app.service")
 
 
+def test_a_held_restart_is_pending_until_a_run_that_does_not_hold(running: FakeHost):
+    changed = {FILE: UNIT.replace("app\n", "app -v\n").replace("multi-user", "ashlar"), CONF: "a=2\n"}
+    for verbs in (["reenable app.service", "daemon-reload"], []):
+        result = running.lay(replace(APP, hold=True), changed)
+        assert (result.pending, result.restarted) == (["app.service"], [])
+        assert running.verbs() == verbs
+        running.calls.clear()
+    assert running.lay(APP, changed).restarted == ["app.service"]
+    assert not running.lay(replace(APP, hold=True), changed).pending
+
+
+def test_a_unit_of_unknown_start_is_held_and_its_restart_stays_owed(running: FakeHost):
+    (running.root / "var/lib/ashlar/units/app.service.json").unlink()
+    for _ in range(2):
+        assert running.lay(replace(APP, hold=True), SOURCES).pending == ["app.service"]
+    assert running.verbs() == []
+
+
+def test_what_cannot_reload_is_held_and_what_does_not_run_starts(host: FakeHost):
+    held = replace(app(reload=(CONF,)), hold=True)
+    assert host.lay(held, SOURCES).started == ["app.service"]
+    host.units["app.service"].can_reload = False
+    assert host.lay(held, {**SOURCES, CONF: "a=2\n"}).pending == ["app.service"]
+
+
 def test_a_changed_place_to_be_enabled_is_enabled_anew(running: FakeHost):
     running.lay(APP, {FILE: UNIT.replace("multi-user", "ashlar"), CONF: "a=1\n"})
     assert running.verbs()[0] == "reenable app.service"
