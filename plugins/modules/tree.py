@@ -19,9 +19,10 @@ description:
   - After the survey of M(ashlar.stack.preflight), a tree that is intact and unchanged is not sent to its host again.
   - A restart is state. What each unit of O(units) was last started with is recorded by digest, and the unit is restarted when that
     differs, so a run that was interrupted anywhere is completed by the next.
-  - Members of a component whose manifest has C(life.rolling) are restarted in turns. Before a running member is restarted, the check of
-    C(life.rolling.spare) must pass, unless the member is unhealthy itself; the next one follows when it is healthy again. A member that
-    does not come back ends the task on the others, which then keep running as they are. All of this waits with a limit.
+  - Members of a component whose manifest has C(life.rolling) are restarted in turns. Before a healthy member is restarted, the check of
+    C(life.rolling.spare) must pass, and the next one follows when it is healthy again; if it does not become so, the task fails on the others,
+    which keep running as they are. A member that is unhealthy is restarted at once. All of this waits with a limit.
+    With the variable C(restart_at_once) nobody takes turns.
   - Some paths take effect when written. C(/etc/sysusers.d) creates users before owners are set, C(/etc/tmpfiles.d) creates what it
     describes, C(/etc/modules-load.d) loads modules and C(/etc/sysctl.d) sets kernel settings (what a container cannot do is a warning),
     C(/etc/systemd/system) reloads systemd.

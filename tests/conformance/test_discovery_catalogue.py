@@ -20,7 +20,7 @@ from .support.orchestrator import Applications, Instance
 from .support.plan import Plan, manifest
 from .support.power import Power, reachable
 from .support.remote import LISTEN
-from .support.waiting import PATIENCE, at_once, until
+from .support.waiting import at_once, until
 
 pytestmark = [pytest.mark.needs("discovery"), pytest.mark.needs("consul", "coredns")]
 
@@ -358,50 +358,6 @@ def test_names_are_answered_and_writes_come_back_while_the_leader_is_off(
     power.on(gone)
     until(f"{gone.name} answers by SSH", lambda: reachable(gone))
     until(f"{gone.name} has what was written meanwhile", lambda: read(catalogue, gone, key) == "kept")
-
-
-# Connects to servers again and again until each was away once and is back; prints how many were away at the same time at most, and who was.
-AWAY = r"""
-import json, socket, sys, time
-addresses, seconds = json.loads(sys.argv[1])
-seen, most, end = set(), 0, time.time() + seconds
-while time.time() < end:
-    away = set()
-    for address in addresses:
-        try:
-            socket.create_connection((address, 8300), 0.5).close()
-        except OSError:
-            away.add(address)
-    seen, most = seen | away, max(most, len(away))
-    if len(seen) == len(addresses) and not away:
-        break
-    time.sleep(0.02)
-print(json.dumps([most, sorted(seen)]))
-"""
-
-
-@pytest.mark.scenario("consul")
-@pytest.mark.disruptive
-def test_servers_that_are_restarted_at_once_go_one_after_another(several: None, voters: list[Node], catalogue: Catalogue, tell: Tell) -> None:
-    addresses = sorted(node.address for node in voters)
-    # Tests before this one have killed what a turn is asked of.
-    since = {node.name: node.run("date +%s").strip() for node in voters}
-
-    def work(node: Node | None) -> Any:
-        if node is None:
-            return voters[0].python(AWAY, addresses, PATIENCE, seconds=PATIENCE + 15)
-        time.sleep(1)
-        return node.run("systemctl restart --no-block consul")
-
-    start = time.monotonic()
-    (most, seen), *_ = at_once(work, [None, *voters])
-    tell(f"{len(voters)} servers restarted in {time.monotonic() - start:.1f} s, at most {most} away at a time")
-    assert seen == addresses, "each was restarted"
-    assert most == 1
-    until("nobody has the turn", lambda: all(node.ask("systemctl is-active consul-turn").out.strip() == "inactive" for node in voters))
-    for node in voters:
-        told = node.run(f"journalctl -u consul -u consul-turn --since @{since[node.name]} --no-pager -o cat | grep 'no turn to' || true")
-        assert not told, f"{node.name}: {told}"
 
 
 @pytest.mark.scenario("consul")

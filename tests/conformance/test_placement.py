@@ -4,10 +4,7 @@
 from __future__ import annotations
 
 import json
-import os
 import re
-import subprocess
-import sys
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -17,7 +14,8 @@ import yaml
 
 from .support.cluster import Cluster
 from .support.nodes import Node
-from .support.plan import ROOT, Plan
+from .support.plan import Plan
+from .support.site import site_yml
 from .support.waiting import at_once, until
 
 pytestmark = [pytest.mark.disruptive, pytest.mark.long, pytest.mark.needs("victorialogs", "log_collector", "sample")]
@@ -45,15 +43,6 @@ print(json.dumps({
     "firewall": [port for port in ports if str(port) in open("/etc/ashlar/firewall.nft").read().replace(",", " ").split()],
 }))
 """
-
-
-def site_yml(plan: Plan, *arguments: str) -> str:
-    """What a run of the whole site said. An AssertionError when it fails."""
-    command = [str(Path(sys.executable).parent / "ansible-playbook"), "-i", str(plan.inventory), str(ROOT / "site.yml"), *arguments]
-    environment = {**os.environ, "ANSIBLE_CONFIG": str(ROOT / "ansible.cfg")}
-    done = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True, timeout=1200, check=False)
-    assert done.returncode == 0, f"{done.stdout[-4000:]} {done.stderr[-1000:]}"
-    return done.stdout
 
 
 @pytest.fixture

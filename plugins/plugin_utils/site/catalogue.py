@@ -249,7 +249,8 @@ def _references(manifest: Manifest, slots: Mapping[str, Slot], manifests: Mappin
             yield Problem(manifest.file, ("groups", name, "max"), text)
     members = manifest.life.get("rolling", {}).get("members")
     if members and members not in manifest.groups:
-        text = f"is {quoted(members)}. Allowed: a group of {manifest.name}, {listed(manifest.groups)}." if manifest.groups else "is set, but it has no groups. Remove the line."
+        allowed = f"a group of {manifest.name}, {listed(manifest.groups)}" if manifest.groups else "nothing, since it has no groups. Remove the line"
+        text = f"is {quoted(members)}. Allowed: {allowed}."
         yield Problem(manifest.file, ("life", "rolling", "members"), text)
     if "rolling" in manifest.life and not manifest.health:
         yield Problem(manifest.file, ("life", "rolling"), "is set without health checks, so nobody knows when a member is back. Add health checks.")

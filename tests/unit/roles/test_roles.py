@@ -117,6 +117,7 @@ SAID = {
     },
     "consul": {
         "this agent's gossip key differs": "[ERROR] memberlist: Decrypt packet failed: No installed keys could decrypt the message",
+        "Consul does not understand its configuration /etc/consul/agent.json": "==> failed to parse /etc/consul/agent.json: decoding failed due to",
         "this server was away": "refusing to rejoin cluster because server has been offline for more than the configured server_rejoin_age_max",
         "another machine": '[WARN]  agent.server.serf.lan: serf: member has conflicting node ID "0a" with member "n2"',
     },
@@ -381,6 +382,13 @@ def guard(retiring: dict[str, Any], **extra: Any) -> str:
     if not templar.template(trust_as_template("{{ _unasked }}")):
         return ""
     return str(templar.template(trust_as_template(task["ansible.builtin.assert"]["fail_msg"])))
+
+
+def test_a_component_with_a_majority_says_what_it_holds_and_restarts_in_turns() -> None:
+    quorums = [name for name, manifest in MANIFESTS.items() if "odd" in str([manifest.get("nodes"), manifest.get("groups")])]
+    assert {"etcd", "consul", "kubernetes_control"} <= set(quorums)
+    for name in quorums:
+        assert {"holds", "rolling"} <= set(MANIFESTS[name].get("life", {})), f"{name} needs life.holds and life.rolling"
 
 
 def test_what_holds_the_platforms_state_leaves_only_when_it_is_named() -> None:

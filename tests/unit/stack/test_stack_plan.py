@@ -83,6 +83,9 @@ def test_variables_of_all_hosts(planned: Planned, tmp_path: Path) -> None:
     assert set(variables["artifact_versions"]) == {"containerd", "coredns", "etcd", "flannel", "haproxy", "kubernetes"}
     assert variables["component_nodes"]["etcd"] == ALL
     assert variables["component_nodes"]["othernet"] == []
+    assert variables["component_rolling"] == {
+        "etcd": {"max_unavailable": 1, "members": ["node1"], "spare": {"name": "all answer", "tcp": "{{ node_address }}:2379"}}
+    }, "of the group, not of all nodes"
     assert variables["component_addresses"]["metrics_server"] == ["192.0.2.11", "192.0.2.12"]
     assert variables["endpoints"]["etcd"]["client"] == ["192.0.2.11:2379", "192.0.2.12:2379", "192.0.2.13:2379"]
     assert "node-ports" not in variables["endpoints"]["kubernetes_node"], "a range is not an endpoint"

@@ -97,11 +97,11 @@ class Turns:
         said = self.spare if check["name"] == "spare" else self.health.pop(0)
         return {"failed": True, "msg": said} if said else {"changed": False}
 
-    def run(self, name: str = "node1", members: tuple[str, ...] = ("node1", "node2"), check: bool = False) -> list[str]:
+    def run(self, name: str = "node1", members: tuple[str, ...] = ("node1", "node2"), check: bool = False, **more: Any) -> list[str]:
         self.called.clear()
         rolling = {"max_unavailable": 1, "members": list(members), "spare": {"name": trust_as_template("{{ 'spare' }}"), "tcp": "x"}}
         health = [{"component": "role", "name": "well", "tcp": "x"}, {"component": "other", "name": "other", "tcp": "x"}]
-        self.controller.run({"inventory_hostname": name, "component_rolling": {"role": rolling}, "node_health": health}, check=check)
+        self.controller.run({"inventory_hostname": name, "component_rolling": {"role": rolling}, "node_health": health, **more}, check=check)
         return self.called
 
 
@@ -111,26 +111,27 @@ def turns(controller: Controller, monkeypatch: pytest.MonkeyPatch, tmp_path: Pat
 
 
 def test_a_running_member_is_restarted_in_its_turn_and_waited_for(turns: Turns):
-    assert turns.run() == ["hold", "well 10", "spare 180", "restart", "well 180"]
+    assert turns.run() == ["hold", "well 20", "spare 180", "restart", "well 180"]
     assert (turns.controller.result["restarted"], turns.controller.result["changed"]) == (["app.service"], True)
     assert (turns.run("client"), turns.run(members=("node1",)), turns.run(check=True)) == (["restart"], ["restart"], ["restart"])
+    assert turns.run(restart_at_once="true") == ["restart"]
     turns.pending = []
     assert turns.run() == ["hold"]
 
 
 def test_an_unhealthy_member_is_restarted_whatever_the_others_do(turns: Turns):
     turns.spare, turns.health = "they are away", ["it hangs", ""]
-    assert turns.run() == ["hold", "well 10", "restart", "well 180"]
+    assert turns.run() == ["hold", "well 20", "restart", "well 180"]
 
 
 def test_who_cannot_be_spared_or_does_not_come_back_ends_the_turns(turns: Turns):
-    turns.health, turns.spare = ["", "port closed", ""], "one is away"
-    with pytest.raises(AnsibleActionFail, match="would not do without it. one is away"):
+    turns.health, turns.spare = ["", ""], "one is away"
+    with pytest.raises(AnsibleActionFail, match="can't do without it. one is away"):
         turns.run()
     assert turns.called[-1] == "spare 180"
     with pytest.raises(AnsibleActionFail, match="role is not restarted on node2: the turn of node1 failed"):
         turns.run("node2")
-    assert turns.called == ["hold"]
+    assert turns.called == ["hold", "well 20"]
 
 
 def test_a_member_that_does_not_come_back_is_told_of(turns: Turns):

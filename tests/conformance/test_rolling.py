@@ -1,0 +1,129 @@
+# SPDX-License-Identifier: Apache-2.0
+"""A changed setting restarts one member after another, and who uses them loses nothing."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import threading
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+
+import pytest
+
+from .support.cluster import random_name
+from .support.figures import brief
+from .support.key_value import KeyValueStore
+from .support.load import Load, loaded
+from .support.nodes import CommandError, Node
+from .support.plan import Plan
+from .support.site import site_yml
+from .support.waiting import PATIENCE, at_once
+
+pytestmark = pytest.mark.disruptive
+
+CHANGES = {
+    "etcd": ("etcd.service", {"etcd_heartbeat_interval_ms": 120}),
+    "consul": ("consul.service", {"consul_raft_multiplier": 4}),
+    "kubernetes_control": ("kube-apiserver.service", {"kubernetes_control_audit_log_files_max": 11}),
+}
+"""Component -> a unit of its members, and settings that it reads at its start only."""
+
+# When the unit began to stop and when it had started again, in microseconds of the host's clock.
+RESTART = """
+import datetime, json, subprocess, sys
+shown = subprocess.run(["systemctl", "show", "--timestamp=us+utc", "--property=ActiveExitTimestamp,ActiveEnterTimestamp", json.loads(sys.argv[1])[0]],
+                       capture_output=True, text=True, check=True).stdout
+times = dict(line.split("=", 1) for line in shown.split("\\n") if line)
+def since(text):
+    moment = datetime.datetime.strptime(text, "%a %Y-%m-%d %H:%M:%S.%f %Z").replace(tzinfo=datetime.timezone.utc) if text else None
+    return round(moment.timestamp() * 1e6) if moment else 0
+print(json.dumps([since(times["ActiveExitTimestamp"]), since(times["ActiveEnterTimestamp"])]))
+"""
+
+
+@dataclass
+class Writer:
+    """Writes to a store without a pause, on whichever member takes it, until told to end."""
+
+    store: KeyValueStore
+    key: str
+    confirmed: list[str] = field(default_factory=list)
+    longest: float = 0.0
+    """Seconds between two writes that were confirmed, at most."""
+
+    def run(self, end: threading.Event) -> None:
+        last = time.monotonic()
+        for number in range(1_000_000):
+            if end.is_set():
+                return
+            member = self.store.members[number % len(self.store.members)]
+            try:
+                written = self.store.put(member, f"{self.key}/{number:06}", f"v{number:06}", 20)
+            except CommandError:
+                written = False
+            if written:
+                self.confirmed.append(f"v{number:06}")
+                self.longest = max(self.longest, time.monotonic() - last)
+                last = time.monotonic()
+            assert time.monotonic() - last < PATIENCE, "no member takes a write"
+
+
+@pytest.fixture
+def changed(plan: Plan) -> Iterator[dict[str, tuple[str, dict[str, int]]]]:
+    """What is changed on this site; it is as before afterwards."""
+    names = [name for name in CHANGES if plan.has(name) and not (brief() and name == "kubernetes_control")]
+    found = {name: CHANGES[name] for name in names if len(plan.shared["component_rolling"][name]["members"]) > 1}
+    if not found:
+        pytest.skip("no component has several members")
+    yield found
+    site_yml(plan, "--tags", ",".join(found))
+
+
+@pytest.fixture
+def key(key_value: KeyValueStore) -> Iterator[str]:
+    name = f"/ashlar-conformance/{random_name('rolling')}"
+    yield name
+    key_value.forget(key_value.members[0], name)
+
+
+@pytest.mark.needs("key_value", "consul", "sample", "haproxy")
+def test_members_of_a_majority_restart_one_after_another_and_nothing_is_lost(
+    changed: dict[str, tuple[str, dict[str, int]]], plan: Plan, nodes: dict[str, Node], key_value: KeyValueStore, key: str
+) -> None:
+    members = {name: [nodes[member] for member in plan.shared["component_rolling"][name]["members"]] for name in changed}
+
+    def restarts(name: str) -> list[list[int]]:
+        return at_once(lambda node: list(node.python(RESTART, changed[name][0])), members[name])
+
+    before = {name: restarts(name) for name in changed}
+    writer, end = Writer(key_value, key), threading.Event()
+    thread = threading.Thread(target=writer.run, args=[end])
+    host = str(plan.option("sample", "sample_host")).replace("{{ site_domain }}", plan.shared["site_domain"])
+    loads = [Load(443, host, 20, address=nodes[name].address, at_once=4) for name in plan.on("haproxy")]
+
+    def work() -> str:
+        thread.start()
+        settings = {name: value for _unit, options in changed.values() for name, value in options.items()}
+        try:
+            return site_yml(plan, "--tags", ",".join(changed), "-e", json.dumps(settings))
+        finally:
+            end.set()
+            thread.join()
+
+    said = asyncio.run(loaded(loads, work))
+    for name, (unit, _options) in changed.items():
+        assert unit in said, f"the run tells that {unit} was restarted"
+        after = restarts(name)
+        for node, old, new in zip(members[name], before[name], after, strict=True):
+            assert new[0] > old[1], f"{name} was restarted on {node.name}"
+        turns = sorted(after)
+        assert all(one[1] <= other[0] for one, other in zip(turns, turns[1:])), f"{name}: two were away at once: {turns}"
+    assert len(writer.confirmed) > len(key_value.members)
+    found = set(key_value.get(key_value.members[-1], f"{key}/", below=True))
+    assert found >= set(writer.confirmed), f"lost: {set(writer.confirmed) - found}"
+    print(f"{len(writer.confirmed)} writes, at most {writer.longest:.1f} s apart; {'; '.join(load.text() for load in loads)}")
+    for load in loads:
+        assert load.answered
+        assert load.failures == [], f"{load.address}: {load.text()}"
