@@ -196,6 +196,7 @@ def _manifest(root: Path, file: Path) -> Manifest:
         certificates=tuple(raw.get("certificates", ())),
         artifacts=tuple(raw.get("artifacts", ())),
         stepwise=tuple(raw.get("stepwise", ())),
+        kernel=tuple(raw.get("kernel", ())),
         health=tuple(raw.get("health", ())),
         failures=tuple(raw.get("failures", ())),
         metrics=tuple(raw.get("metrics", ())),

@@ -302,6 +302,7 @@ def _plan(
         },
         "site_components": chosen,
         "component_layers": {name: catalogue.manifests[name].layer for name in chosen},
+        "component_about": {name: _about(catalogue.manifests[name], versions) for name in chosen},
         "site_ports": _ports([catalogue.manifests[name] for name in chosen]),
         "site_metrics": [
             {"component": name, "name": entry["name"], **({"drop": entry["drop"]} if "drop" in entry else {})}
@@ -352,6 +353,13 @@ def _life(catalogue: Catalogue, name: str) -> Mapping[str, Any]:
     """Of a component, of the component whose group it is, or of one that the collection had once."""
     manifest = catalogue.manifests.get(_own_groups(catalogue).get(name, name))
     return manifest.life if manifest else {}
+
+
+def _about(manifest: Manifest, versions: Mapping[str, str]) -> dict[str, Any]:
+    """What a component is, for people. Its version is that of the artifact of its name, else of the first."""
+    artifact = manifest.name if manifest.name in manifest.artifacts else next(iter(manifest.artifacts), "")
+    units = {check[key] for check in manifest.health for key in ("unit", "log_unit") if key in check}
+    return {"description": manifest.description, "version": versions.get(artifact, ""), "units": sorted(units), "checked": bool(manifest.health)}
 
 
 def _rolling(manifest: Manifest, groups: Mapping[str, Sequence[str]]) -> dict[str, Any]:
@@ -413,6 +421,7 @@ def _node_variables(manifests: Sequence[Manifest]) -> dict[str, Any]:
     return {
         "node_components": [manifest.name for manifest in manifests],
         "node_artifacts": sorted({artifact for manifest in manifests for artifact in manifest.artifacts}),
+        "node_kernel": sorted({feature for manifest in manifests for feature in manifest.kernel}),
         "node_ports": _ports(manifests, own=True),
         "node_certificates": [
             {"component": manifest.name, **{key: value for key, value in certificate.items() if key != "permitted_by"}}

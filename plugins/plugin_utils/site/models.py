@@ -121,6 +121,7 @@ class Manifest:
     certificates: tuple[Mapping[str, Any], ...] = ()
     artifacts: tuple[str, ...] = ()
     stepwise: tuple[str, ...] = ()
+    kernel: tuple[str, ...] = ()
     health: tuple[Mapping[str, Any], ...] = ()
     failures: tuple[Mapping[str, Any], ...] = ()
     metrics: tuple[Mapping[str, Any], ...] = ()

@@ -26,6 +26,7 @@ PLAN_VARIABLES = (
     "site_nodes",
     "site_components",
     "component_layers",
+    "component_about",
     "site_ports",
     "site_metrics",
     "site_page",
@@ -40,6 +41,7 @@ PLAN_VARIABLES = (
     "site_retiring",
     "node_components",
     "node_artifacts",
+    "node_kernel",
     "node_ports",
     "node_certificates",
     "node_authorities",
@@ -96,9 +98,6 @@ def wrong_value(spec: Mapping[str, Any], limits: Mapping[str, Any], value: Any) 
         # Ansible's own words say which suboption; for plain values the type and the choices say all there is to say.
         detail = f" {result.error_messages[0]}." if spec.get("options") and not spec.get("no_log") else ""
         return f"is {shown}.{detail} {allowed}"
-    if kind in ("int", "float") and isinstance(value, str):
-        # As a text it would reach JSON and sums of templates, where programs and Jinja refuse it.
-        return f"is {shown}, a text. {allowed} Write it without quotes, on the command line as -e '{{\"name\": value}}'."
     checked = result.validated_parameters["value"]
     for item in checked if isinstance(checked, list) else [checked]:
         below = "minimum" in limits and isinstance(item, (int, float)) and item < limits["minimum"]
@@ -106,6 +105,9 @@ def wrong_value(spec: Mapping[str, Any], limits: Mapping[str, Any], value: Any) 
         unlike = "pattern" in limits and not re.fullmatch(limits["pattern"], str(item))
         if below or above or unlike:
             return f"is {shown}. {allowed}"
+    if kind in ("int", "float") and isinstance(value, str):
+        # As a text it would reach JSON and sums of templates, where programs and Jinja refuse it.
+        return f"is {shown}, a text. {allowed} Write it without quotes, on the command line as -e '{{\"name\": value}}'."
     return ""
 
 

@@ -18,6 +18,7 @@ from ansible.template import Templar, trust_as_template
 from ansible.utils.display import Display
 from ansible_collections.ashlar.stack.plugins.filter.object_names import object_names
 from ansible_collections.ashlar.stack.plugins.module_utils.health_log import Failure, Line, recognise
+from ansible_collections.ashlar.stack.plugins.module_utils.preflight import FEATURES
 
 ROOT = Path(__file__).parents[3]
 LAYERS: list[str] = json.loads((ROOT / "schemas/manifest.json").read_text())["properties"]["layer"]["enum"]
@@ -312,13 +313,17 @@ def test_every_number_has_limits(role: str) -> None:
             assert {"minimum", "maximum"} <= set(limits.get(name, {})), f"{name} may be any number: give it limits in {role}'s manifest"
 
 
+def test_every_feature_of_the_kernel_that_a_manifest_may_need_is_looked_for() -> None:
+    assert set(json.loads((ROOT / "schemas/manifest.json").read_text())["properties"]["kernel"]["items"]["enum"]) == set(FEATURES)
+
+
 def test_every_layer_of_a_manifest_is_known() -> None:
     assert {manifest["layer"] for manifest in MANIFESTS.values()} <= set(LAYERS)
 
 
 def test_kernel_settings_hold_after_a_boot_whatever_the_host_had_before() -> None:
     """Files are read in the order of their names, and the last one counts (sysctl.d(5))."""
-    ours = [path.name.removesuffix(".j2") for path in (ROOT / "roles/base/templates/etc/sysctl.d").iterdir()]
+    ours = [path.name.removesuffix(".j2") for path in (ROOT / "roles").glob("*/templates/etc/sysctl.d/*")]
     assert min(ours) > max("99-sysctl.conf", "99-hardening.conf", "99-kubernetes-cri.conf")
 
 

@@ -83,6 +83,8 @@ def test_variables_of_all_hosts(planned: Planned, tmp_path: Path) -> None:
     assert set(variables["artifact_versions"]) == {"containerd", "coredns", "etcd", "flannel", "haproxy", "kubernetes"}
     assert variables["component_nodes"]["etcd"] == ALL
     assert variables["component_nodes"]["othernet"] == []
+    about = {"description": "The key-value store.", "version": variables["artifact_versions"]["etcd"], "units": [], "checked": True}
+    assert variables["component_about"]["etcd"] == about
     assert variables["component_rolling"] == {
         "etcd": {"max_unavailable": 1, "members": ["node1"], "spare": {"name": "all answer", "tcp": "{{ node_address }}:2379"}}
     }, "of the group, not of all nodes"
@@ -96,6 +98,7 @@ def test_variables_of_one_host(planned: Planned) -> None:
     control, worker = inventory.hosts["node1"].vars, inventory.hosts["node4"].vars
     assert worker["node_components"] == ["base", "containerd", "coredns", "flannel", "api_balancer", "kubernetes_node"]
     assert worker["node_artifacts"] == ["containerd", "coredns", "flannel", "haproxy", "kubernetes"]
+    assert (worker["node_kernel"], control["node_kernel"]) == (["overlay"], ["br_netfilter", "overlay"])
     assert worker["node_certificates"] == [] == worker["node_health"] == worker["node_authorities"]
     assert {"component": "kubernetes_node", "name": "node-ports", "port": "30000-32767", "protocol": "tcp", "from": ["any"]} in worker["node_ports"]
     assert {"component": "etcd", "name": "peer", "port": 2380, "protocol": "tcp", "from": ["etcd"]} in control["node_ports"]
