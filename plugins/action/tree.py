@@ -13,7 +13,6 @@ from typing import Any
 
 from ansible import constants
 from ansible.errors import AnsibleActionFail, AnsibleError
-from ansible.module_utils.parsing.convert_bool import boolean
 from ansible.plugins.action import ActionBase
 from ansible.template import trust_as_template
 from ansible_collections.ashlar.stack.plugins.module_utils.tree_bundle import Source, pack
@@ -23,9 +22,6 @@ from ansible_collections.ashlar.stack.plugins.plugin_utils.turns import TurnErro
 SUFFIX = ".j2"
 IGNORED = (".git", ".gitkeep", ".DS_Store", "__pycache__", ".mypy_cache", ".ruff_cache")
 RETURNED = ("changed_paths", "removed_paths", "started", "restarted", "reloaded", "stopped")
-AT_ONCE = "restart_at_once"
-"""Variable of a run that takes no turns, for changes that old and new members do not understand each other after."""
-OR = f"Where old and new members do not understand each other, as with a new CA, restart all of them at once, with an interruption: -e {AT_ONCE}=true"
 LIMIT = 180
 """Seconds for each part of a turn: until the other members are well, for the restart, and until the member is healthy again."""
 MOMENT = 20
@@ -107,8 +103,6 @@ class ActionModule(ActionBase):
         rolling = task_vars.get("component_rolling", {}).get(component)
         if not rolling or self._task.check_mode or task_vars["inventory_hostname"] not in rolling["members"]:
             return {}
-        if boolean(self._templar.template(task_vars.get(AT_ONCE, False)), strict=False):
-            return {}
         return self._templar.template(rolling) if len(rolling["members"]) > rolling["max_unavailable"] else {}
 
     def _in_turn(self, arguments: dict[str, Any], rolling: dict[str, Any], task_vars: dict[str, Any]) -> dict[str, Any]:
@@ -123,7 +117,7 @@ class ActionModule(ActionBase):
         try:
             with turn(folder, component, member, rolling["max_unavailable"], limit):
                 if "spare" in rolling and (why := self._unhealthy([{"component": component, **rolling["spare"]}], LIMIT, task_vars)):
-                    raise AnsibleActionFail(f"{component} is not restarted on {member}, because its other members can't do without it. {why}\n{OR}")
+                    raise AnsibleActionFail(f"{component} is not restarted on {member}, because its other members can't do without it. {why}")
                 return self._restarted(arguments, health, task_vars)
         except TurnError as error:
             raise AnsibleActionFail(f"{component} is not restarted on {member}: {error}") from error
@@ -134,7 +128,7 @@ class ActionModule(ActionBase):
         if result.get("failed"):
             raise AnsibleActionFail(str(result.get("msg")), result=result)
         if why := self._unhealthy(health, LIMIT, task_vars):
-            raise AnsibleActionFail(f"{arguments['component']} did not become healthy on {task_vars['inventory_hostname']} after its restart. {why}\n{OR}")
+            raise AnsibleActionFail(f"{arguments['component']} did not become healthy on {task_vars['inventory_hostname']} after its restart. {why}")
         return result
 
     def _unhealthy(self, checks: list[dict[str, Any]], limit: int, task_vars: dict[str, Any]) -> str:

@@ -22,7 +22,6 @@ description:
   - Members of a component whose manifest has C(life.rolling) are restarted in turns. Before a healthy member is restarted, the check of
     C(life.rolling.spare) must pass, and the next one follows when it is healthy again; if it does not become so, the task fails on the others,
     which keep running as they are. A member that is unhealthy is restarted at once. All of this waits with a limit.
-    With the variable C(restart_at_once) nobody takes turns.
   - Some paths take effect when written. C(/etc/sysusers.d) creates users before owners are set, C(/etc/tmpfiles.d) creates what it
     describes, C(/etc/modules-load.d) loads modules and C(/etc/sysctl.d) sets kernel settings (what a container cannot do is a warning),
     C(/etc/systemd/system) reloads systemd.
