@@ -39,6 +39,7 @@ def rules(nodes: int = 3, **changed: Any) -> str:
         "site_nodes": {f"n{number}": {"address": address} for number, address in enumerate(addresses)},
         "site_networks": {"pods": "10.244.0.0/16", "services": "10.96.0.0/16", "admin": ["192.0.2.0/24", "192.0.2.128/25"]},
         "component_addresses": {"etcd": addresses[:3], "kubernetes_control": addresses[:3], "flannel": addresses},
+        "contributions": {"firewall": {"incoming": {}}},
         **changed,
     }
     templar = Templar(loader=DataLoader(), variables=variables)
@@ -137,3 +138,12 @@ def test_a_pod_does_not_get_its_nodes_rights_on_other_nodes() -> None:
     ports += [{"component": "etcd", "name": "client", "port": 2379, "protocol": "tcp", "from": ["etcd", "nodes"]}]
     from_pods = chain(rules(site_ports=ports, firewall_node_ports_from=["admin"]), "to_nodes")
     assert [line.split(" comment")[0] for line in from_pods] == ["icmp type echo-request accept", "tcp dport 6443 accept", "drop"]
+
+
+def test_components_let_in_what_has_no_port_on_their_own_nodes() -> None:
+    manifest = yaml.safe_load((ROLE.parent / "keepalived/meta/component.yml").read_text())
+    incoming = {name: trust_as_template(rule) for name, rule in manifest["contributes"]["firewall"]["incoming"].items()}
+    site = {"contributions": {"firewall": {"incoming": incoming}}, "component_addresses": {"keepalived": ["10.0.0.12", "10.0.0.11"]}}
+    rule = 'ip protocol vrrp ip saddr { 10.0.0.11, 10.0.0.12 } accept comment "keepalived vrrp"'
+    assert rule in chain(rules(node_components=["keepalived"], **site), "incoming")
+    assert "vrrp" not in rules(node_components=["etcd"], **site)
