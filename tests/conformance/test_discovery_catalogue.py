@@ -305,9 +305,7 @@ def test_a_snapshot_can_be_taken_and_read(voters: list[Node]) -> None:
 
 
 def test_all_servers_vote_and_agree(voters: list[Node], every: list[Node], catalogue: Catalogue, plan: Plan) -> None:
-    control = [name for name, machine in plan.machines.items() if "control" in machine.variables["node_classes"]]
-    count = min(len(control), plan.option("consul", "consul_servers_max"))
-    assert {node.name for node in voters} == set(control[: count - 1 + count % 2])
+    assert {node.name for node in voters} == set(plan.shared["component_groups"]["consul_servers"])
     assert all(one["Voter"] for one in catalogue.servers(every[0]))
     assert len(set(at_once(catalogue.leader, every))) == 1
     assert {node["Node"] for node in catalogue.get(every[0], "/v1/catalog/nodes")} >= set(plan.machines)
