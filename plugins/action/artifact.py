@@ -24,9 +24,9 @@ from ansible.executor.task_executor import TaskExecutor
 from ansible.plugins.action import ActionBase
 from ansible.template import Templar
 from ansible.utils.display import Display
-from ansible_collections.ashlar.stack.plugins.module_utils.artifact import for_platform
+from ansible_collections.ashlar.stack.plugins.module_utils.artifact.install import for_platform
 from ansible_collections.ashlar.stack.plugins.module_utils.certificates import PKI
-from ansible_collections.ashlar.stack.plugins.module_utils.locks import acquire
+from ansible_collections.ashlar.stack.plugins.module_utils.host.locks import acquire
 from ansible_collections.ashlar.stack.plugins.plugin_utils.artifacts.errors import ArtifactError as StoreError
 from ansible_collections.ashlar.stack.plugins.plugin_utils.artifacts.store import Index, default_store
 from ansible_collections.ashlar.stack.plugins.plugin_utils.survey import CHANGED, surveyed
@@ -41,16 +41,16 @@ LOCAL_TMP = C.DEFAULT_LOCAL_TMP  # type: ignore[attr-defined]
 display = Display()
 
 
-class ArtifactError(Exception):
+class DeliveryError(Exception):
     """What is wrong, where, what is allowed and what to do, for the user."""
 
 
-class IncompleteStore(ArtifactError):
+class IncompleteStore(DeliveryError):
     """What no way of sending can mend."""
 
 
 @dataclass(frozen=True)
-class Catalogue:
+class StoredArtifacts:
     """What the store holds of the wanted artifacts: artifact -> platform (``amd64``, ``amd64-trixie``) -> index."""
 
     root: Path
@@ -64,10 +64,10 @@ class Catalogue:
         }
 
     def choose(self, name: str, architecture: str, codename: str) -> Index:
-        """The index for a host; raises ArtifactError when the store has none for it."""
+        """The index for a host; raises DeliveryError when the store has none for it."""
         found = for_platform(self.indexes[name], architecture, codename)
         if found is None:
-            raise ArtifactError(
+            raise DeliveryError(
                 f"artifact {name} {self.versions[name]} is in the store for {', '.join(sorted(self.indexes[name]))}, not for {architecture} "
                 f"({codename or 'unknown distribution'}). Obtain it: make artifacts; the store is {self.root}."
             )
@@ -80,24 +80,24 @@ def digest(index: Index) -> str:
     return hashlib.sha256(json.dumps(files).encode()).hexdigest()
 
 
-def read_catalogue(root: Path, names: Sequence[str], versions: Mapping[str, Any]) -> Catalogue:
-    """Reads the index files of `names` in their versions; raises ArtifactError for what is not there."""
+def read_stored(root: Path, names: Sequence[str], versions: Mapping[str, Any]) -> StoredArtifacts:
+    """Reads the index files of `names` in their versions; raises DeliveryError for what is not there."""
     indexes: dict[str, dict[str, Index]] = {}
     chosen: dict[str, str] = {}
     for name in dict.fromkeys(names):
         if name not in versions:
-            raise ArtifactError(f"artifact {name}: no version is given for it; artifact_versions has {', '.join(sorted(versions)) or 'none'}.")
+            raise DeliveryError(f"artifact {name}: no version is given for it; artifact_versions has {', '.join(sorted(versions)) or 'none'}.")
         chosen[name] = str(versions[name])
         folder = root / "index" / name / chosen[name]
         try:
             indexes[name] = {path.stem: Index.parse(path.read_text(encoding="utf-8"), str(path)) for path in sorted(folder.glob("*.json"))}
         except OSError as error:
-            raise ArtifactError(f"{error.filename}: {error.strerror}; the store must be readable by the user who runs Ansible.") from None
+            raise DeliveryError(f"{error.filename}: {error.strerror}; the store must be readable by the user who runs Ansible.") from None
         except StoreError as error:
-            raise ArtifactError(str(error)) from None
+            raise DeliveryError(str(error)) from None
         if not indexes[name]:
-            raise ArtifactError(f"artifact {name} {chosen[name]} is not in the store: {folder} has no index file. Obtain it: make artifacts.")
-    return Catalogue(root, chosen, indexes)
+            raise DeliveryError(f"artifact {name} {chosen[name]} is not in the store: {folder} has no index file. Obtain it: make artifacts.")
+    return StoredArtifacts(root, chosen, indexes)
 
 
 def blobs_of(indexes: Sequence[Index]) -> dict[str, int]:
@@ -116,7 +116,7 @@ class ActionModule(ActionBase):
         result: dict[str, Any] = super().run(tmp, task_vars)
         try:
             return {**result, **self._run(task_vars or {})}
-        except ArtifactError as error:
+        except DeliveryError as error:
             raise AnsibleError(str(error)) from None
         finally:
             self._remove_tmp_path(self._connection._shell.tmpdir)
@@ -143,10 +143,10 @@ class ActionModule(ActionBase):
         if not arguments["artifacts"] and not arguments["prune"]:
             return {"changed": False, "artifacts": {}, "packages": {}, "removed": {}, "source": "none", "bytes": 0}
         if arguments["keep"] < 1:
-            raise ArtifactError(f"keep is {arguments['keep']}; at least 1 version stays, the one in use.")
+            raise DeliveryError(f"keep is {arguments['keep']}; at least 1 version stays, the one in use.")
         root = Path(arguments["store"] or default_store()).expanduser().absolute()
         versions = arguments["versions"] or self._templar.template(variables.get("artifact_versions")) or {}
-        catalogue = read_catalogue(root, arguments["artifacts"], versions)
+        catalogue = read_stored(root, arguments["artifacts"], versions)
         wanted = catalogue.want()
         found = surveyed(variables).get("artifacts")
         if found and self._root == "/" and not arguments["verify"] and intact(wanted, found, arguments["keep"], arguments["prune"]):
@@ -180,7 +180,7 @@ class ActionModule(ActionBase):
 
     # ------------------------------------------------------------------ the way of the files
 
-    def _bring(self, catalogue: Catalogue, indexes: list[Index], common: dict[str, Any], variables: dict[str, Any]) -> dict[str, Any]:
+    def _bring(self, catalogue: StoredArtifacts, indexes: list[Index], common: dict[str, Any], variables: dict[str, Any]) -> dict[str, Any]:
         blobs = blobs_of(indexes)
         host = str(variables["inventory_hostname"])
         raw = [
@@ -207,7 +207,7 @@ class ActionModule(ActionBase):
         problem = self._upload(self, catalogue, rest, None, variables)
         done = self._module(self, step, variables)
         if not done.get("failed") and done["missing"]:
-            raise ArtifactError(
+            raise DeliveryError(
                 f"{len(done['missing'])} files did not arrive on {host} as they are in the store ({done['problem'] or problem}); the first is "
                 f"{catalogue.root}/sha256/{done['missing'][0][:2]}/{done['missing'][0]}. Check the store: make artifacts; then run again."
             )
@@ -223,7 +223,7 @@ class ActionModule(ActionBase):
         return [str(name) for name in groups.get("control") or []]
 
     def _through_server(
-        self, catalogue: Catalogue, servers: list[str], blobs: dict[str, int], variables: dict[str, Any]
+        self, catalogue: StoredArtifacts, servers: list[str], blobs: dict[str, int], variables: dict[str, Any]
     ) -> tuple[str, dict[str, Any] | None]:
         """Sees to it that a server has `blobs` and runs; (its name, what the module needs to fetch), or ("controller", None)."""
         for server in servers:
@@ -248,7 +248,7 @@ class ActionModule(ActionBase):
                         self._upload(other, catalogue, blobs, {**serve, "program": program()}, other_variables)
                     except IncompleteStore:
                         raise
-                    except (AnsibleError, ArtifactError) as error:
+                    except (AnsibleError, DeliveryError) as error:
                         display.warning(f"{server} cannot be the artifact server: {error}")
                         known["unusable"] = 1
                         continue
@@ -257,7 +257,7 @@ class ActionModule(ActionBase):
         return "controller", None
 
     def _upload(
-        self, there: ActionModule, catalogue: Catalogue, blobs: dict[str, int], serve: dict[str, Any] | None, variables: dict[str, Any]
+        self, there: ActionModule, catalogue: StoredArtifacts, blobs: dict[str, int], serve: dict[str, Any] | None, variables: dict[str, Any]
     ) -> str:
         """Sends what the host behind `there` lacks of `blobs`, and has it serve when asked; returns what went wrong on the way.
 
@@ -268,7 +268,7 @@ class ActionModule(ActionBase):
         answer = self._module(there, step, variables)
         for attempt in (1, 2):
             if answer.get("failed"):
-                raise ArtifactError(str(answer.get("msg", "the module failed")))
+                raise DeliveryError(str(answer.get("msg", "the module failed")))
             if not answer["missing"]:
                 return str(answer["problem"])
             self._put(there, catalogue, answer["missing"], blobs, answer["incoming"])
@@ -276,10 +276,10 @@ class ActionModule(ActionBase):
                 return ""
             answer = self._module(there, step, variables)
         if answer.get("failed") or answer["missing"]:
-            raise ArtifactError(str(answer.get("msg") or answer["problem"] or "uploaded files did not arrive"))
+            raise DeliveryError(str(answer.get("msg") or answer["problem"] or "uploaded files did not arrive"))
         return str(answer["problem"])
 
-    def _put(self, there: ActionModule, catalogue: Catalogue, names: Sequence[str], blobs: Mapping[str, int], folder: str) -> None:
+    def _put(self, there: ActionModule, catalogue: StoredArtifacts, names: Sequence[str], blobs: Mapping[str, int], folder: str) -> None:
         """Each transfer costs a process and a round trip or two, so small files travel together in one archive, which the host unpacks."""
         started = time.monotonic()
         paths = {name: catalogue.root / "sha256" / name[:2] / name for name in names}
@@ -338,7 +338,7 @@ class ActionModule(ActionBase):
         path = folder / f"artifacts-{hashlib.sha256(server.encode()).hexdigest()[:16]}.json"
         with open(path.with_suffix(".lock"), "w", encoding="utf-8") as stream:
             if not acquire(stream, LOCK_SECONDS):
-                raise ArtifactError(f"files were still being brought to {server} after {LOCK_SECONDS} seconds; is the link that slow?")
+                raise DeliveryError(f"files were still being brought to {server} after {LOCK_SECONDS} seconds; is the link that slow?")
             known: dict[str, Any] = {}
             with contextlib.suppress(OSError, ValueError):
                 known = json.loads(path.read_text(encoding="utf-8"))
@@ -359,7 +359,7 @@ def intact(wanted: Mapping[str, Any], found: Mapping[str, Any], keep: int, prune
 
 
 def program() -> str:
-    return (Path(__file__).parents[1] / "module_utils" / "artifact_server.py").read_text(encoding="utf-8")
+    return (Path(__file__).parents[1] / "module_utils" / "artifact" / "server.py").read_text(encoding="utf-8")
 
 
 def page(changes: Mapping[str, Mapping[str, str]]) -> dict[str, str]:

@@ -9,7 +9,7 @@ from typing import Any
 from ansible.utils.display import Display
 from ansible_collections.ashlar.stack.plugins.action.store import COLLECTION, QUIET_SECONDS, options, wanted
 from ansible_collections.ashlar.stack.plugins.plugin_utils.artifacts import bundle
-from ansible_collections.ashlar.stack.plugins.plugin_utils.artifacts.catalogue import Catalogue
+from ansible_collections.ashlar.stack.plugins.plugin_utils.artifacts.catalogue import ArtifactCatalogue
 from ansible_collections.ashlar.stack.plugins.plugin_utils.artifacts.errors import ArtifactError
 from ansible_collections.ashlar.stack.plugins.plugin_utils.artifacts.obtain import Obtainer
 from ansible_collections.ashlar.stack.plugins.plugin_utils.artifacts.progress import Progress
@@ -38,7 +38,7 @@ class ActionModule(ControllerAction):
         _, arguments = self.validate_argument_spec(argument_spec=ARGUMENTS)
         chosen = options(arguments, variables, self._templar)
         store = Store(arguments["store"])
-        catalogue = Catalogue([*(arguments["catalogues"] or ()), COLLECTION / "artifacts"])
+        catalogue = ArtifactCatalogue([*(arguments["catalogues"] or ()), COLLECTION / "artifacts"])
         plan = Obtainer(store, catalogue, chosen, display.display).plan(wanted(arguments["artifacts"]))
         if plan.missing:
             raise ArtifactError(f"the store lacks {', '.join(target.title for target in plan.missing)}; obtain them first: playbooks/artifacts.yml")

@@ -11,7 +11,7 @@ from typing import Any
 
 from ansible.errors import AnsibleError
 from ansible.plugins.action import ActionBase
-from ansible_collections.ashlar.stack.plugins.module_utils.preflight import (
+from ansible_collections.ashlar.stack.plugins.module_utils.preflight.checks import (
     CLOCK,
     LOCKOUT,
     NAMES,

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from ansible.utils.display import Display
-from ansible_collections.ashlar.stack.plugins.plugin_utils.artifacts.catalogue import KINDS, Catalogue
+from ansible_collections.ashlar.stack.plugins.plugin_utils.artifacts.catalogue import KINDS, ArtifactCatalogue
 from ansible_collections.ashlar.stack.plugins.plugin_utils.artifacts.errors import ArtifactError
 from ansible_collections.ashlar.stack.plugins.plugin_utils.artifacts.obtain import Obtained, Obtainer, Options
 from ansible_collections.ashlar.stack.plugins.plugin_utils.artifacts.store import Store
@@ -112,7 +112,7 @@ class ActionModule(ControllerAction):
         _, arguments = self.validate_argument_spec(argument_spec=ARGUMENTS)
         chosen = options(arguments, variables, self._templar)
         versions = wanted(arguments["artifacts"])
-        catalogue = Catalogue([*(arguments["catalogues"] or ()), COLLECTION / "artifacts"])
+        catalogue = ArtifactCatalogue([*(arguments["catalogues"] or ()), COLLECTION / "artifacts"])
         store = Store(arguments["store"])
         obtainer = Obtainer(store, catalogue, chosen, display.display, TERMINAL_SECONDS if sys.stdout.isatty() else QUIET_SECONDS)
         if self._task.check_mode:

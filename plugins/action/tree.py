@@ -15,7 +15,7 @@ from ansible import constants
 from ansible.errors import AnsibleActionFail, AnsibleError
 from ansible.plugins.action import ActionBase
 from ansible.template import trust_as_template
-from ansible_collections.ashlar.stack.plugins.module_utils.tree_bundle import Source, pack
+from ansible_collections.ashlar.stack.plugins.module_utils.tree.bundle import Source, pack
 from ansible_collections.ashlar.stack.plugins.plugin_utils.survey import CHANGED, surveyed
 from ansible_collections.ashlar.stack.plugins.plugin_utils.turns import TurnError, turn
 

@@ -249,7 +249,7 @@ def silent_servers(servers: Mapping[str, str], connect: Callable[..., Any] = soc
 
 
 @dataclass
-class Catalogue:
+class AccessControl:
     """What is there, read and changed through one agent, again and again until `timeout` seconds are over; `why` says more when they are."""
 
     ask: Callable[..., Any]

@@ -18,11 +18,11 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
-from ansible_collections.ashlar.stack.plugins.module_utils import tree_effects as effects
-from ansible_collections.ashlar.stack.plugins.module_utils.tree import MEMORY_FOLDER, Owners, Tree, TreeSpec, UnknownOwner, attributes_diff
-from ansible_collections.ashlar.stack.plugins.module_utils.tree_files import HostFiles, split
-from ansible_collections.ashlar.stack.plugins.module_utils.tree_run import LIMIT, Runner
-from ansible_collections.ashlar.stack.plugins.module_utils.units import matches
+from ansible_collections.ashlar.stack.plugins.module_utils.host.files import HostFiles, split
+from ansible_collections.ashlar.stack.plugins.module_utils.host.run import LIMIT, Runner
+from ansible_collections.ashlar.stack.plugins.module_utils.tree import effects
+from ansible_collections.ashlar.stack.plugins.module_utils.tree.apply import MEMORY_FOLDER, Owners, Tree, TreeSpec, UnknownOwner, attributes_diff
+from ansible_collections.ashlar.stack.plugins.module_utils.tree.units import matches
 
 RETIRING_FOLDER = "/var/lib/ashlar/retiring"
 RETIRED_FOLDER = "/var/lib/ashlar/retired"

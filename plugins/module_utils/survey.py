@@ -9,11 +9,11 @@ from __future__ import annotations
 
 from typing import Any
 
-from ansible_collections.ashlar.stack.plugins.module_utils.artifact import ArtifactError, Host
+from ansible_collections.ashlar.stack.plugins.module_utils.artifact.install import Host, InstallError
 from ansible_collections.ashlar.stack.plugins.module_utils.certificates import installed_digest
-from ansible_collections.ashlar.stack.plugins.module_utils.tree_files import FileError, host_files
-from ansible_collections.ashlar.stack.plugins.module_utils.tree_run import HostRunner
-from ansible_collections.ashlar.stack.plugins.module_utils.tree_survey import trees
+from ansible_collections.ashlar.stack.plugins.module_utils.host.files import FileError, host_files
+from ansible_collections.ashlar.stack.plugins.module_utils.host.run import HostRunner
+from ansible_collections.ashlar.stack.plugins.module_utils.tree.survey import trees
 
 
 def survey() -> dict[str, Any]:
@@ -27,6 +27,6 @@ def survey() -> dict[str, Any]:
     found["certificates"] = installed_digest()
     try:
         found["artifacts"] = Host().survey()
-    except (ArtifactError, OSError):
+    except (InstallError, OSError):
         pass
     return found

@@ -138,15 +138,15 @@ from dataclasses import dataclass
 from typing import Any
 
 from ansible.module_utils.basic import AnsibleModule
-from ansible_collections.ashlar.stack.plugins.module_utils.artifact import (
-    ArtifactError,
+from ansible_collections.ashlar.stack.plugins.module_utils.artifact.install import (
     Host,
+    InstallError,
     for_platform,
     guarded,
     package_of,
     parse_index,
 )
-from ansible_collections.ashlar.stack.plugins.module_utils.folders import own_umask
+from ansible_collections.ashlar.stack.plugins.module_utils.host.folders import own_umask
 
 SERVER_UNIT = "ashlar-artifacts.service"
 SERVER_SECONDS = 3600
@@ -218,7 +218,7 @@ def install(host: Host, raw: list[dict[str, Any]], want: dict[str, str], source:
         found = {sha256: host.find(item) for sha256, item in wanted.items()}
         lacking = {sha256: item.size for sha256, item in wanted.items() if not found[sha256]}
         if lacking and source:
-            from ansible_collections.ashlar.stack.plugins.module_utils.artifact_fetch import FetchError, Source, fetch
+            from ansible_collections.ashlar.stack.plugins.module_utils.artifact.fetch import FetchError, Source, fetch
 
             host.check_space(host.opt, sum(lacking.values()))
             try:
@@ -236,9 +236,9 @@ def install(host: Host, raw: list[dict[str, Any]], want: dict[str, str], source:
                     host.place(index, item, found[item.sha256])
         debs = sorted({found[item.sha256] for item in wanted.values() if item.package})
         if debs:
-            from ansible_collections.ashlar.stack.plugins.module_utils import artifact_packages
+            from ansible_collections.ashlar.stack.plugins.module_utils.artifact import debian
 
-            result["packages"] = artifact_packages.install(debs, host.root)
+            result["packages"] = debian.install(debs, host.root)
         for index in indexes:
             host.record(index, dict(package_of(item.path) for item in index.files if item.package))
         # From here on a killed run finds everything in place and only switches.
@@ -271,7 +271,7 @@ def start_server(host: Host, serve: dict[str, Any]) -> None:
             with open(path, "rb") as stream:
                 state.update(stream.read())
         except OSError as error:
-            raise ArtifactError(f"{path}: {error.strerror}; the artifact server needs the certificate artifacts/node (ashlar.stack.certificates).") from None
+            raise InstallError(f"{path}: {error.strerror}; the artifact server needs the certificate artifacts/node (ashlar.stack.certificates).") from None
     mark = f"ASHLAR_MARK={state.hexdigest()}"
     shown = run(["systemctl", "show", "--property=ActiveState,Environment", SERVER_UNIT])
     if "ActiveState=active" in shown.stdout and mark in shown.stdout:
@@ -285,7 +285,7 @@ def start_server(host: Host, serve: dict[str, Any]) -> None:
     done = run(server_command(script, host.store, options, mark))
     if done.returncode:
         log = run(["journalctl", "--unit", SERVER_UNIT, "--lines", "5", "--output", "cat", "--no-pager"]).stdout.strip().replace("\n", " | ")
-        raise ArtifactError(f"the artifact server did not start: {done.stderr.strip()} {log}")
+        raise InstallError(f"the artifact server did not start: {done.stderr.strip()} {log}")
 
 
 def server_command(script: str, store: str, options: dict[str, str], mark: str) -> list[str]:
@@ -339,7 +339,7 @@ def run(command: list[str]) -> subprocess.CompletedProcess[str]:
     try:
         return subprocess.run(command, capture_output=True, text=True, timeout=START_SECONDS + 30, check=False, stdin=subprocess.DEVNULL)
     except (OSError, subprocess.TimeoutExpired) as error:
-        raise ArtifactError(f"{command[0]} failed: {error}; the artifact server needs systemd.") from None
+        raise InstallError(f"{command[0]} failed: {error}; the artifact server needs systemd.") from None
 
 
 def main() -> None:
@@ -385,7 +385,7 @@ def main() -> None:
                 result = install(host, given["_indexes"], want, given["_source"], options)
                 if given["_drop"] and not result["missing"]:
                     host.drop_blobs(item["sha256"] for index in given["_indexes"] for item in index["files"])
-    except ArtifactError as error:
+    except InstallError as error:
         module.fail_json(msg=str(error))
     # The arguments are long lists of files; nobody wants them back.
     module.exit_json(**result, invocation={"module_args": {"_step": given["_step"]}})

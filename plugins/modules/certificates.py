@@ -213,7 +213,7 @@ from typing import Any
 
 from ansible.module_utils.basic import AnsibleModule
 from ansible_collections.ashlar.stack.plugins.module_utils.certificates import MEMORY, PKI
-from ansible_collections.ashlar.stack.plugins.module_utils.folders import make_folder, own_umask
+from ansible_collections.ashlar.stack.plugins.module_utils.host.folders import make_folder, own_umask
 
 SYSUSERS_SECONDS = 30
 

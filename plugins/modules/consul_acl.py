@@ -96,7 +96,7 @@ steps:
 from typing import Any
 
 from ansible.module_utils.basic import AnsibleModule
-from ansible_collections.ashlar.stack.plugins.module_utils.consul import Agent, Catalogue, ConsulError, NotReady, silent_servers, wanted
+from ansible_collections.ashlar.stack.plugins.module_utils.consul import AccessControl, Agent, ConsulError, NotReady, silent_servers, wanted
 
 ARGUMENTS: dict[str, Any] = {
     "address": {"type": "str", "default": "https://127.0.0.1:8501"},
@@ -121,14 +121,14 @@ def main() -> None:
     given = module.params
     agent = Agent(given["address"], given["token"], given["authority"], given["certificate"], given["key"])
     # Nothing that check mode could wait for will come by itself.
-    catalogue = Catalogue(agent.request, 0.0 if module.check_mode else float(given["timeout"]), why=lambda: silent_servers(given["servers"]))
+    control = AccessControl(agent.request, 0.0 if module.check_mode else float(given["timeout"]), why=lambda: silent_servers(given["servers"]))
     try:
         if given["agent_token"]:
             if not module.check_mode:
-                catalogue.retry(lambda: agent.request("PUT", "/v1/agent/token/agent", {"Token": given["agent_token"]}))
+                control.retry(lambda: agent.request("PUT", "/v1/agent/token/agent", {"Token": given["agent_token"]}))
             module.exit_json(changed=True, steps=["the agent has its token"])
         want = wanted(given["owner"], given["datacenter"] or "", *({str(k): str(v) for k, v in given[key].items()} for key in ("policies", "tokens", "agents")))
-        done = catalogue.settle(want, module.check_mode)
+        done = control.settle(want, module.check_mode)
     except NotReady as error:
         if not module.check_mode:
             module.fail_json(msg=str(error))

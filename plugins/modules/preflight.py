@@ -218,8 +218,8 @@ ansible_facts:
 import time
 
 from ansible.module_utils.basic import AnsibleModule
-from ansible_collections.ashlar.stack.plugins.module_utils.preflight import FEATURES, Port, Wanted, as_dicts, examine, facts
-from ansible_collections.ashlar.stack.plugins.module_utils.preflight_host import Host, Peer
+from ansible_collections.ashlar.stack.plugins.module_utils.preflight.checks import FEATURES, Port, Wanted, as_dicts, examine, facts
+from ansible_collections.ashlar.stack.plugins.module_utils.preflight.host import Host, Peer
 from ansible_collections.ashlar.stack.plugins.module_utils.survey import survey
 
 

@@ -138,7 +138,7 @@ seconds:
 from typing import Any
 
 from ansible.module_utils.basic import AnsibleModule
-from ansible_collections.ashlar.stack.plugins.module_utils.health import (
+from ansible_collections.ashlar.stack.plugins.module_utils.health.checks import (
     KINDS,
     HealthError,
     Outcome,
@@ -148,7 +148,7 @@ from ansible_collections.ashlar.stack.plugins.module_utils.health import (
     message,
     tell,
 )
-from ansible_collections.ashlar.stack.plugins.module_utils.tree_run import HostRunner
+from ansible_collections.ashlar.stack.plugins.module_utils.host.run import HostRunner
 
 TEXTS = ("name", "component", "unit", "tcp", "url", "contains", "authority", "certificate", "connect", "log_unit", "remedy")
 ARGUMENTS: dict[str, Any] = {

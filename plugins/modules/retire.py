@@ -58,11 +58,11 @@ moved:
 from typing import Any
 
 from ansible.module_utils.basic import AnsibleModule
-from ansible_collections.ashlar.stack.plugins.module_utils.folders import own_umask
+from ansible_collections.ashlar.stack.plugins.module_utils.host.files import FileError, host_files
+from ansible_collections.ashlar.stack.plugins.module_utils.host.folders import own_umask
+from ansible_collections.ashlar.stack.plugins.module_utils.host.run import HostRunner
 from ansible_collections.ashlar.stack.plugins.module_utils.retire import Leftovers, RetireError, Retirement
-from ansible_collections.ashlar.stack.plugins.module_utils.tree import TreeError
-from ansible_collections.ashlar.stack.plugins.module_utils.tree_files import FileError, host_files
-from ansible_collections.ashlar.stack.plugins.module_utils.tree_run import HostRunner
+from ansible_collections.ashlar.stack.plugins.module_utils.tree.apply import TreeError
 
 
 def main() -> None:

@@ -258,13 +258,13 @@ warnings:
 from typing import Any
 
 from ansible.module_utils.basic import AnsibleModule
-from ansible_collections.ashlar.stack.plugins.module_utils.folders import own_umask
-from ansible_collections.ashlar.stack.plugins.module_utils.tree import Tree, TreeError
-from ansible_collections.ashlar.stack.plugins.module_utils.tree_bundle import BundleError, unpack
-from ansible_collections.ashlar.stack.plugins.module_utils.tree_files import host_files
-from ansible_collections.ashlar.stack.plugins.module_utils.tree_run import HostRunner
-from ansible_collections.ashlar.stack.plugins.module_utils.tree_spec import spec_of
-from ansible_collections.ashlar.stack.plugins.module_utils.tree_survey import task_record
+from ansible_collections.ashlar.stack.plugins.module_utils.host.files import host_files
+from ansible_collections.ashlar.stack.plugins.module_utils.host.folders import own_umask
+from ansible_collections.ashlar.stack.plugins.module_utils.host.run import HostRunner
+from ansible_collections.ashlar.stack.plugins.module_utils.tree.apply import Tree, TreeError
+from ansible_collections.ashlar.stack.plugins.module_utils.tree.bundle import BundleError, unpack
+from ansible_collections.ashlar.stack.plugins.module_utils.tree.spec import spec_of
+from ansible_collections.ashlar.stack.plugins.module_utils.tree.survey import task_record
 
 OWNER = {"owner": {"type": "str", "default": "root"}, "group": {"type": "str", "default": "root"}}
 PATH = {"path": {"type": "str", "required": True}}

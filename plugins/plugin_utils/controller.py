@@ -10,7 +10,7 @@ from typing import Any, ClassVar
 
 from ansible.errors import AnsibleError
 from ansible.plugins.action import ActionBase
-from ansible_collections.ashlar.stack.plugins.module_utils.folders import make_folder
+from ansible_collections.ashlar.stack.plugins.module_utils.host.folders import make_folder
 
 
 class ControllerAction(ActionBase):

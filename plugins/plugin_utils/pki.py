@@ -28,7 +28,7 @@ from pathlib import Path
 from typing import Any
 
 import yaml
-from ansible_collections.ashlar.stack.plugins.module_utils.locks import acquire
+from ansible_collections.ashlar.stack.plugins.module_utils.host.locks import acquire
 from cryptography import x509
 from cryptography.exceptions import InvalidSignature
 from cryptography.hazmat.primitives import hashes, serialization

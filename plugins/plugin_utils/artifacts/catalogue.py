@@ -240,7 +240,7 @@ def write_sums(artifact: Artifact, version: str, sums: Mapping[str, str]) -> boo
     return True
 
 
-class Catalogue:
+class ArtifactCatalogue:
     """The artifacts below one or more directories; the first that has a name wins. Files are read when they are asked for."""
 
     def __init__(self, directories: Iterable[Path | str]) -> None:

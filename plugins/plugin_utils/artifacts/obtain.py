@@ -14,7 +14,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from .builder import Builder, machine
-from .catalogue import ARCHITECTURES, CODENAME, KINDS, Artifact, Catalogue, Go, Program, write_sums
+from .catalogue import ARCHITECTURES, CODENAME, KINDS, Artifact, ArtifactCatalogue, Go, Program, write_sums
 from .errors import ArtifactError, Cancelled, ChecksumMismatch, NotAsked, SourceUnavailable
 from .forecast import Forecast
 from .progress import Progress, size
@@ -83,7 +83,7 @@ class Obtainer:
     """Fills a store from a catalogue. ``say`` prints one line of progress; ``warn`` one line that matters after the run as well."""
 
     def __init__(
-        self, store: Store, catalogue: Catalogue, options: Options, say: Callable[[str], None], interval: float = 10.0
+        self, store: Store, catalogue: ArtifactCatalogue, options: Options, say: Callable[[str], None], interval: float = 10.0
     ) -> None:  # fmt: skip
         options.check()
         self.store, self.catalogue, self.options, self.say, self.interval = store, catalogue, options, say, interval

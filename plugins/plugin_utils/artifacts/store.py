@@ -30,7 +30,7 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
-from ansible_collections.ashlar.stack.plugins.module_utils.locks import acquire
+from ansible_collections.ashlar.stack.plugins.module_utils.host.locks import acquire
 
 from .errors import ArtifactError, ChecksumMismatch
 

@@ -20,7 +20,7 @@ SOURCES = ("nodes", "pods", "admin", "any")
 
 
 @dataclass(frozen=True)
-class Catalogue:
+class ComponentCatalogue:
     """``root`` is the collection's folder. Stacks, releases, artifacts and options are read when they are asked for."""
 
     root: Path
@@ -136,7 +136,7 @@ class Catalogue:
         raise SiteError([Problem(blame[0], blame[1], f"{text} Choose one of these, or write {folder}/{name}.yml beside the site file.")])
 
 
-def load(root: Path) -> Catalogue:
+def load(root: Path) -> ComponentCatalogue:
     """Slots and manifests under the collection's folder.
 
     :raises SiteError: something there is malformed; every problem of every file is in it.
@@ -157,7 +157,7 @@ def load(root: Path) -> Catalogue:
     problems += [problem for manifest in manifests.values() for problem in _references(manifest, slots, manifests)]
     if problems:
         raise SiteError(problems)
-    return Catalogue(root, slots, manifests)
+    return ComponentCatalogue(root, slots, manifests)
 
 
 def as_tuple(choice: Any) -> tuple[str, ...]:

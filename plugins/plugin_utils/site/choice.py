@@ -7,7 +7,7 @@ import heapq
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
-from ansible_collections.ashlar.stack.plugins.plugin_utils.site.catalogue import Catalogue
+from ansible_collections.ashlar.stack.plugins.plugin_utils.site.catalogue import ComponentCatalogue
 from ansible_collections.ashlar.stack.plugins.plugin_utils.site.models import LAYERS, Manifest, Path_, Problem, Site, Stack
 from ansible_collections.ashlar.stack.plugins.plugin_utils.site.reading import did_you_mean, listed, quoted
 
@@ -22,7 +22,7 @@ class _Choice:
     path: Path_
 
 
-def choose(site: Site, stack: Stack, catalogue: Catalogue) -> tuple[list[str], list[Problem]]:
+def choose(site: Site, stack: Stack, catalogue: ComponentCatalogue) -> tuple[list[str], list[Problem]]:
     """The chosen components in layer order (in a layer: what is required before what requires it, then by name), and what is wrong."""
     choices = list(_choices(site, stack))
     problems = list(_unknown(choices, site, stack, catalogue))
@@ -68,7 +68,7 @@ def _choices(site: Site, stack: Stack) -> Iterable[_Choice]:
         yield _Choice("extra", component, site.file, ("extras", index))
 
 
-def _unknown(choices: Sequence[_Choice], site: Site, stack: Stack, catalogue: Catalogue) -> Iterable[Problem]:
+def _unknown(choices: Sequence[_Choice], site: Site, stack: Stack, catalogue: ComponentCatalogue) -> Iterable[Problem]:
     to_come: dict[str, list[str]] = {}
     for choice in choices:
         if choice.component in catalogue.manifests:
@@ -100,7 +100,7 @@ def _unknown(choices: Sequence[_Choice], site: Site, stack: Stack, catalogue: Ca
         yield Problem(site.file, ("stack",), text)
 
 
-def _misplaced(choices: Sequence[_Choice], catalogue: Catalogue) -> Iterable[Problem]:
+def _misplaced(choices: Sequence[_Choice], catalogue: ComponentCatalogue) -> Iterable[Problem]:
     for choice in choices:
         fills = catalogue.manifests[choice.component].fills
         if choice.slot not in fills:
@@ -110,7 +110,7 @@ def _misplaced(choices: Sequence[_Choice], catalogue: Catalogue) -> Iterable[Pro
             yield Problem(choice.file, choice.path, text)
 
 
-def _crowded(choices: Sequence[_Choice], catalogue: Catalogue) -> Iterable[Problem]:
+def _crowded(choices: Sequence[_Choice], catalogue: ComponentCatalogue) -> Iterable[Problem]:
     for slot in catalogue.slots.values():
         inside = [choice for choice in choices if choice.slot == slot.name]
         names = list(dict.fromkeys(choice.component for choice in inside))
@@ -120,7 +120,7 @@ def _crowded(choices: Sequence[_Choice], catalogue: Catalogue) -> Iterable[Probl
             yield Problem(inside[0].file, inside[0].path, text)
 
 
-def _relations(choices: Sequence[_Choice], chosen: set[str], catalogue: Catalogue, site: Site) -> Iterable[Problem]:
+def _relations(choices: Sequence[_Choice], chosen: set[str], catalogue: ComponentCatalogue, site: Site) -> Iterable[Problem]:
     filled = {choice.slot: choice.component for choice in choices}
     for name in sorted(chosen):
         manifest = catalogue.manifests[name]

@@ -10,7 +10,7 @@ from pathlib import Path
 from types import MappingProxyType
 from typing import Any
 
-from ansible_collections.ashlar.stack.plugins.plugin_utils.site.catalogue import Catalogue, as_tuple
+from ansible_collections.ashlar.stack.plugins.plugin_utils.site.catalogue import ComponentCatalogue, as_tuple
 from ansible_collections.ashlar.stack.plugins.plugin_utils.site.choice import choose
 from ansible_collections.ashlar.stack.plugins.plugin_utils.site.memory import recall
 from ansible_collections.ashlar.stack.plugins.plugin_utils.site.models import (
@@ -43,7 +43,7 @@ CLUSTER_DOMAIN = "kubernetes_control_cluster_domain"
 
 
 def plan_site(
-    catalogue: Catalogue,
+    catalogue: ComponentCatalogue,
     raw_site: Any,
     site_file: Path,
     raw_nodes: Sequence[RawNode],
@@ -104,7 +104,7 @@ def plan_site(
 def compile_plan(
     site: Site,
     stack: Stack,
-    catalogue: Catalogue,
+    catalogue: ComponentCatalogue,
     release: Release,
     nodes: Sequence[Node] | None,
     problems: Iterable[Problem] = (),
@@ -275,7 +275,7 @@ def _site(raw: Mapping[str, Any], file: Path, networks: Networks | None) -> Site
 def _plan(
     site: Site,
     networks: Networks,
-    catalogue: Catalogue,
+    catalogue: ComponentCatalogue,
     chosen: list[str],
     versions: dict[str, str],
     nodes: Sequence[Node],
@@ -340,16 +340,16 @@ def _options(site: Site) -> dict[str, Any]:
     return {name: value for given in site.options.values() for name, value in given.items()}
 
 
-def _defaults(catalogue: Catalogue, chosen: Sequence[str]) -> dict[str, Any]:
+def _defaults(catalogue: ComponentCatalogue, chosen: Sequence[str]) -> dict[str, Any]:
     return {name: value for component in chosen for name, value in catalogue.defaults(component).items()}
 
 
-def _own_groups(catalogue: Catalogue) -> dict[str, str]:
+def _own_groups(catalogue: ComponentCatalogue) -> dict[str, str]:
     """Group -> the component whose group it is."""
     return {group: name for name, manifest in sorted(catalogue.manifests.items()) for group in manifest.groups}
 
 
-def _life(catalogue: Catalogue, name: str) -> Mapping[str, Any]:
+def _life(catalogue: ComponentCatalogue, name: str) -> Mapping[str, Any]:
     """Of a component, of the component whose group it is, or of one that the collection had once."""
     manifest = catalogue.manifests.get(_own_groups(catalogue).get(name, name))
     return manifest.life if manifest else {}
@@ -368,7 +368,7 @@ def _rolling(manifest: Manifest, groups: Mapping[str, Sequence[str]]) -> dict[st
     return {"max_unavailable": 1, **rolling, "members": list(groups[rolling.get("members", manifest.name)])}
 
 
-def _retiring(catalogue: Catalogue, node: str, leaves: Mapping[str, Sequence[str]]) -> list[dict[str, Any]]:
+def _retiring(catalogue: ComponentCatalogue, node: str, leaves: Mapping[str, Sequence[str]]) -> list[dict[str, Any]]:
     """What leaves a node, the last layer first. A group is no installation: the component's own role does what follows from it."""
     names = [name for name in leaves if node in leaves[name] and name not in _own_groups(catalogue)]
 
@@ -379,7 +379,7 @@ def _retiring(catalogue: Catalogue, node: str, leaves: Mapping[str, Sequence[str
 
 
 def _groups(
-    catalogue: Catalogue,
+    catalogue: ComponentCatalogue,
     chosen: Sequence[str],
     nodes: Sequence[Node],
     placed: Mapping[str, Sequence[Node]],

@@ -10,7 +10,7 @@ from typing import Any
 
 from ansible.errors import AnsibleError
 from ansible.module_utils.common.arg_spec import ArgumentSpecValidator
-from ansible_collections.ashlar.stack.plugins.plugin_utils.site.catalogue import Catalogue
+from ansible_collections.ashlar.stack.plugins.plugin_utils.site.catalogue import ComponentCatalogue
 from ansible_collections.ashlar.stack.plugins.plugin_utils.site.models import Path_, Problem
 from ansible_collections.ashlar.stack.plugins.plugin_utils.site.reading import did_you_mean, listed, quoted, read_yaml, top_keys
 
@@ -55,7 +55,7 @@ _NODE_VARIABLES = ("node_address", "node_classes", "node_zone", "node_region", "
 _KINDS = {"str": "a text", "int": "a whole number", "float": "a number", "bool": "true or false", "list": "a list", "dict": "a mapping", "path": "a path"}
 
 
-def check_options(catalogue: Catalogue, chosen: Sequence[str], options: Mapping[str, Mapping[str, Any]], file: str) -> Iterable[Problem]:
+def check_options(catalogue: ComponentCatalogue, chosen: Sequence[str], options: Mapping[str, Mapping[str, Any]], file: str) -> Iterable[Problem]:
     """What is wrong with ``options`` of the site file."""
     for component, variables in options.items():
         path: Path_ = ("options", component)
@@ -142,7 +142,7 @@ def variable_files(directory: Path) -> list[Path]:
     return [file for file in files if file.suffix in ("", ".yml", ".yaml", ".json")]
 
 
-def check_variable_files(catalogue: Catalogue, directory: Path, read: Callable[[Path], Any] = read_yaml) -> Iterable[Problem]:
+def check_variable_files(catalogue: ComponentCatalogue, directory: Path, read: Callable[[Path], Any] = read_yaml) -> Iterable[Problem]:
     """Variables in group_vars and host_vars of the site that nothing reads, that would override the plan, or that have a wrong value.
 
     A wholly encrypted file is passed over.

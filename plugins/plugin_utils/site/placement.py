@@ -8,7 +8,7 @@ from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
-from ansible_collections.ashlar.stack.plugins.plugin_utils.site.catalogue import Catalogue
+from ansible_collections.ashlar.stack.plugins.plugin_utils.site.catalogue import ComponentCatalogue
 from ansible_collections.ashlar.stack.plugins.plugin_utils.site.models import NODE_CLASSES, Manifest, Memory, Node, Placement, Port, Problem, Site
 from ansible_collections.ashlar.stack.plugins.plugin_utils.site.reading import listed, quoted
 
@@ -65,7 +65,7 @@ def leaving(memory: Memory, placed: Mapping[str, Sequence[Node]], nodes: Iterabl
     return found
 
 
-def check_counts(site: Site, chosen: Sequence[str], catalogue: Catalogue, nodes: Sequence[Node]) -> Iterable[Problem]:
+def check_counts(site: Site, chosen: Sequence[str], catalogue: ComponentCatalogue, nodes: Sequence[Node]) -> Iterable[Problem]:
     """Components without a node, and those that vote without an odd number of them."""
     members = {name: [node.name for node in nodes if name in node.classes] for name in NODE_CLASSES}
     members["all"] = [node.name for node in nodes]
@@ -98,7 +98,7 @@ def check_counts(site: Site, chosen: Sequence[str], catalogue: Catalogue, nodes:
         yield Problem(blame, (), text)
 
 
-def check_ports(placed: Mapping[str, Sequence[Node]], catalogue: Catalogue) -> Iterable[Problem]:
+def check_ports(placed: Mapping[str, Sequence[Node]], catalogue: ComponentCatalogue) -> Iterable[Problem]:
     """Two that listen on the same port of a node. Nodes that carry the same components are looked at once, and each pair is said once."""
     seen: set[tuple[tuple[str, ...], int]] = set()
     said: set[tuple[str, str]] = set()

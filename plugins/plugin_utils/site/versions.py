@@ -7,7 +7,7 @@ import re
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 
-from ansible_collections.ashlar.stack.plugins.plugin_utils.site.catalogue import Catalogue
+from ansible_collections.ashlar.stack.plugins.plugin_utils.site.catalogue import ComponentCatalogue
 from ansible_collections.ashlar.stack.plugins.plugin_utils.site.models import Problem, Release, Site, SiteError
 from ansible_collections.ashlar.stack.plugins.plugin_utils.site.reading import did_you_mean, listed, quoted, read_json
 
@@ -15,7 +15,7 @@ INSTALLED = Path("state") / "installed.json"
 """Below the site's folder: ``{"versions": {artifact: version}}``, written at the end of a run that succeeded."""
 
 
-def choose_versions(site: Site, release: Release, chosen: Sequence[str], catalogue: Catalogue) -> tuple[dict[str, str], list[Problem]]:
+def choose_versions(site: Site, release: Release, chosen: Sequence[str], catalogue: ComponentCatalogue) -> tuple[dict[str, str], list[Problem]]:
     """Artifact -> version for all artifacts of the chosen components, and what is wrong with it."""
     problems: list[Problem] = []
     users: dict[str, str] = {}
@@ -66,7 +66,7 @@ def choose_versions(site: Site, release: Release, chosen: Sequence[str], catalog
     return versions, problems
 
 
-def check_upgrade(site: Site, versions: Mapping[str, str], chosen: Sequence[str], catalogue: Catalogue) -> Iterable[Problem]:
+def check_upgrade(site: Site, versions: Mapping[str, str], chosen: Sequence[str], catalogue: ComponentCatalogue) -> Iterable[Problem]:
     """Steps from what is installed that the data of a component would not survive."""
     file = site.directory / INSTALLED
     if not file.is_file():

@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 from ansible_collections.ashlar.stack.plugins.action import artifact as action
-from ansible_collections.ashlar.stack.plugins.module_utils import artifact
+from ansible_collections.ashlar.stack.plugins.module_utils.artifact import install as artifact
 from ansible_collections.ashlar.stack.plugins.modules import artifact as module
 
 ARCHITECTURE = artifact.ARCHITECTURES[os.uname().machine]
@@ -46,8 +46,8 @@ class Machine:
     def host(self) -> artifact.Host:
         return artifact.Host(str(self.root), margin=0)
 
-    def catalogue(self, **versions: str) -> action.Catalogue:
-        return action.read_catalogue(self.store.root, list(versions), versions)
+    def catalogue(self, **versions: str) -> action.StoredArtifacts:
+        return action.read_stored(self.store.root, list(versions), versions)
 
     def inspect(self, check: bool = False, options: module.Options | None = None, **versions: str) -> dict[str, Any]:
         return module.inspect(self.host(), self.catalogue(**versions).want(), options or module.Options(), check)
@@ -57,7 +57,7 @@ class Machine:
         for sha256 in names:
             (incoming / sha256).write_bytes((self.store.root / "sha256" / sha256[:2] / sha256).read_bytes())
 
-    def indexes(self, seen: dict[str, Any], catalogue: action.Catalogue) -> list[dict[str, Any]]:
+    def indexes(self, seen: dict[str, Any], catalogue: action.StoredArtifacts) -> list[dict[str, Any]]:
         chosen = [catalogue.choose(name, seen["architecture"], seen["codename"]) for name in seen["lacking"]]
         return [{"name": i.name, "version": i.version, "digest": action.digest(i), "files": [vars(f) for f in i.files]} for i in chosen]
 

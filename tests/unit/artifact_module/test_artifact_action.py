@@ -232,23 +232,23 @@ def test_nothing_is_wanted(site: Site) -> None:
     assert status == 0 and not results["n1"]["changed"]
 
 
-class TestCatalogue:
+class TestStoredArtifacts:
     def test_packages_are_chosen_by_codename(self, store: TinyStore) -> None:
         store.add("tools", "1", {"a_1_amd64.deb": "a"}, platform="amd64-trixie")
         store.add("tools", "1", {"a_2_amd64.deb": "b"}, platform="amd64-bookworm")
-        catalogue = action.read_catalogue(store.root, ["tools"], {"tools": 1})
+        catalogue = action.read_stored(store.root, ["tools"], {"tools": 1})
         assert catalogue.choose("tools", "amd64", "bookworm").files[0].path == "a_2_amd64.deb"
-        with pytest.raises(action.ArtifactError, match=r"for amd64-bookworm, amd64-trixie, not for arm64 \(trixie\)"):
+        with pytest.raises(action.DeliveryError, match=r"for amd64-bookworm, amd64-trixie, not for arm64 \(trixie\)"):
             catalogue.choose("tools", "arm64", "trixie")
 
     def test_where_it_came_from_does_not_matter(self, store: TinyStore) -> None:
-        first = action.read_catalogue(store.root, ["etcd"], {"etcd": "1.0.0"}).want()
+        first = action.read_stored(store.root, ["etcd"], {"etcd": "1.0.0"}).want()
         path = store.root / "index/etcd/1.0.0" / f"{ARCHITECTURE}.json"
         path.write_text(path.read_text().replace('"go"', '"mirror"'))
-        assert action.read_catalogue(store.root, ["etcd"], {"etcd": "1.0.0"}).want() == first
+        assert action.read_stored(store.root, ["etcd"], {"etcd": "1.0.0"}).want() == first
 
     def test_a_broken_index_is_told(self, store: TinyStore) -> None:
         path = store.root / "index/etcd/1.0.0" / f"{ARCHITECTURE}.json"
         path.write_text("{")
-        with pytest.raises(action.ArtifactError, match="not an index file of the store"):
-            action.read_catalogue(store.root, ["etcd"], {"etcd": "1.0.0"})
+        with pytest.raises(action.DeliveryError, match="not an index file of the store"):
+            action.read_stored(store.root, ["etcd"], {"etcd": "1.0.0"})

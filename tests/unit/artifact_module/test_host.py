@@ -12,7 +12,7 @@ from typing import Any
 
 import pytest
 from ansible_collections.ashlar.stack.plugins.action import artifact as action
-from ansible_collections.ashlar.stack.plugins.module_utils import artifact
+from ansible_collections.ashlar.stack.plugins.module_utils.artifact import install as artifact
 from ansible_collections.ashlar.stack.plugins.modules import artifact as module
 
 from .conftest import Machine, TinyStore
@@ -306,7 +306,7 @@ class TestUploadFolder:
             place.hardlink_to(precious)
         else:
             place.mkdir()
-        with pytest.raises(artifact.ArtifactError, match="is a link or no file"):
+        with pytest.raises(artifact.InstallError, match="is a link or no file"):
             host.adopt()
         assert mode(precious) == 0o600 and precious.read_text() == "secret"
 
@@ -335,27 +335,27 @@ class TestLimits:
     def test_a_full_disk_is_told_before_anything_is_sent(self, machine: Machine, monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.setattr(artifact, "MARGIN", 1 << 60)
         host = artifact.Host(str(machine.root), margin=1 << 60)
-        with pytest.raises(artifact.ArtifactError, match=r"opt/ashlar/.store has .* free; artifacts need 8 bytes .* Free .* there, or enlarge"):
+        with pytest.raises(artifact.InstallError, match=r"opt/ashlar/.store has .* free; artifacts need 8 bytes .* Free .* there, or enlarge"):
             host.prepare({"a" * 64: 8})
 
     def test_a_lock_that_is_never_freed(self, machine: Machine, monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.setattr(artifact, "LOCK_SECONDS", 0.1)
-        with machine.host().locked(), pytest.raises(artifact.ArtifactError, match="another run works on this host's artifacts"), machine.host().locked():
+        with machine.host().locked(), pytest.raises(artifact.InstallError, match="another run works on this host's artifacts"), machine.host().locked():
             pass
 
     def test_an_unknown_machine(self, machine: Machine, monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.setattr(os, "uname", lambda: type("U", (), {"machine": "riscv64"})())
-        with pytest.raises(artifact.ArtifactError, match="the machine is riscv64; artifacts are made for amd64 and arm64"):
+        with pytest.raises(artifact.InstallError, match="the machine is riscv64; artifacts are made for amd64 and arm64"):
             machine.host().platform()
 
     def test_errors_of_the_system_are_sentences(self) -> None:
-        with pytest.raises(artifact.ArtifactError, match=r"/x: No space left on device. The disk is full"), artifact.guarded():
+        with pytest.raises(artifact.InstallError, match=r"/x: No space left on device. The disk is full"), artifact.guarded():
             raise OSError(28, "No space left on device", "/x")
 
     @pytest.mark.parametrize("path", ["/etc/passwd", "../x", "a/../../x"])
     def test_an_index_that_leaves_its_folder_is_refused(self, path: str) -> None:
         raw = {"name": "a", "version": "1", "digest": "", "files": [{"path": path, "sha256": "0" * 64, "size": 1, "mode": "0755"}]}
-        with pytest.raises(artifact.ArtifactError, match="leaves its folder"):
+        with pytest.raises(artifact.InstallError, match="leaves its folder"):
             artifact.parse_index(raw)
 
     def test_blobs_nobody_uses_leave_the_store_after_a_while(self, machine: Machine) -> None:

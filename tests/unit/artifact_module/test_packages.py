@@ -8,7 +8,8 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import pytest
-from ansible_collections.ashlar.stack.plugins.module_utils import artifact, artifact_packages
+from ansible_collections.ashlar.stack.plugins.module_utils.artifact import debian
+from ansible_collections.ashlar.stack.plugins.module_utils.artifact import install as artifact
 from ansible_collections.ashlar.stack.plugins.modules import artifact as module
 
 from .conftest import ARCHITECTURE, Machine, TinyStore
@@ -61,7 +62,7 @@ class Dpkg:
 @pytest.fixture
 def dpkg(machine: Machine, store: TinyStore, monkeypatch: pytest.MonkeyPatch) -> Dpkg:
     fake = Dpkg(machine.root)
-    monkeypatch.setattr(artifact_packages, "_run", fake.run)
+    monkeypatch.setattr(debian, "_run", fake.run)
     store.add("tools", "1", {"socat_1.8_amd64.deb": "socat 1.8", "kmod_34.2_amd64.deb": "kmod 34.2"}, platform=PLATFORM)
     return fake
 
@@ -115,7 +116,7 @@ def test_an_epoch_in_the_file_name_and_one_left_out(machine: Machine, dpkg: Dpkg
 
 def test_other_names_are_refused() -> None:
     raw = {"name": "a", "version": "1", "digest": "", "files": [{"path": "kmod.deb", "sha256": "0" * 64, "size": 1, "mode": "0644"}]}
-    with pytest.raises(artifact.ArtifactError, match="must be named <package>_<version>_<architecture>.deb"):
+    with pytest.raises(artifact.InstallError, match="must be named <package>_<version>_<architecture>.deb"):
         artifact.parse_index(raw)
 
 
@@ -134,7 +135,7 @@ def test_a_policy_of_the_hosts_own_comes_back(machine: Machine, dpkg: Dpkg) -> N
 
 def test_a_kill_meanwhile_loses_no_policy(machine: Machine, dpkg: Dpkg) -> None:
     policy = machine.root / "usr/sbin/policy-rc.d"
-    policy.write_text(artifact_packages.POLICY_TEXT)
+    policy.write_text(debian.POLICY_TEXT)
     policy.with_name("policy-rc.d.ashlar").write_text("own")
     machine.bring(tools="1")
     assert policy.read_text() == "own"
@@ -149,7 +150,7 @@ def test_an_interrupted_dpkg_is_finished_first(machine: Machine, dpkg: Dpkg, sta
 
 def test_a_journal_that_was_left_counts_as_interrupted(machine: Machine, dpkg: Dpkg) -> None:
     (machine.root / "var/lib/dpkg/updates/0001").write_text("")
-    assert artifact_packages.interrupted(str(machine.root))
+    assert debian.interrupted(str(machine.root))
 
 
 def test_an_order_that_needs_two_passes(machine: Machine, dpkg: Dpkg) -> None:
@@ -160,7 +161,7 @@ def test_an_order_that_needs_two_passes(machine: Machine, dpkg: Dpkg) -> None:
 
 def test_a_package_that_cannot_be_installed_is_one_clear_error(machine: Machine, dpkg: Dpkg) -> None:
     dpkg.broken = {"socat"}
-    with pytest.raises(artifact.ArtifactError, match=r"dpkg could not install socat: dpkg: error processing socat.*dpkg --configure -a"):
+    with pytest.raises(artifact.InstallError, match=r"dpkg could not install socat: dpkg: error processing socat.*dpkg --configure -a"):
         machine.bring(tools="1")
     assert not (machine.root / "usr/sbin/policy-rc.d").exists()
     assert not machine.path("tools/current").exists()
@@ -177,10 +178,10 @@ def test_a_held_lock_is_waited_for_and_then_told(machine: Machine, dpkg: Dpkg) -
 
     with subprocess.Popen([sys.executable, "-c", code], stdin=subprocess.PIPE, stdout=subprocess.PIPE) as holder:
         assert holder.stdout and holder.stdout.readline()
-        with pytest.raises(artifact.ArtifactError, match="is held by another program"), artifact_packages.lock(str(machine.root), 0.3):
+        with pytest.raises(artifact.InstallError, match="is held by another program"), debian.lock(str(machine.root), 0.3):
             pass
         holder.communicate()
-    with artifact_packages.lock(str(machine.root), 0.3):
+    with debian.lock(str(machine.root), 0.3):
         pass
 
 

@@ -17,8 +17,8 @@ from pathlib import Path
 
 import pytest
 from ansible_collections.ashlar.stack.plugins.action.artifact import program
-from ansible_collections.ashlar.stack.plugins.module_utils import artifact_fetch as client
-from ansible_collections.ashlar.stack.plugins.module_utils import artifact_server as server
+from ansible_collections.ashlar.stack.plugins.module_utils.artifact import fetch as client
+from ansible_collections.ashlar.stack.plugins.module_utils.artifact import server
 from ansible_collections.ashlar.stack.plugins.plugin_utils import pki
 
 ORGANIZATION = "ashlar:artifacts"

@@ -14,7 +14,7 @@ import pytest
 import yaml
 from ansible_collections.ashlar.stack.plugins.plugin_utils.artifacts import download
 from ansible_collections.ashlar.stack.plugins.plugin_utils.artifacts import web as web_module
-from ansible_collections.ashlar.stack.plugins.plugin_utils.artifacts.catalogue import Catalogue
+from ansible_collections.ashlar.stack.plugins.plugin_utils.artifacts.catalogue import ArtifactCatalogue
 from ansible_collections.ashlar.stack.plugins.plugin_utils.artifacts.obtain import Obtainer, Options
 from ansible_collections.ashlar.stack.plugins.plugin_utils.artifacts.store import Store
 
@@ -134,7 +134,7 @@ class Shelf:
 
     def obtainer(self, **options: object) -> Obtainer:
         chosen = {"architectures": ["amd64"]} | options
-        return Obtainer(self.store, Catalogue([self.directory]), Options(**chosen), self.said.append, interval=0.05)  # type: ignore[arg-type]
+        return Obtainer(self.store, ArtifactCatalogue([self.directory]), Options(**chosen), self.said.append, interval=0.05)  # type: ignore[arg-type]
 
 
 @pytest.fixture

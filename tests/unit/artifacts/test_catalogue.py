@@ -13,11 +13,11 @@ import jsonschema
 import pytest
 import yaml
 from ansible_collections.ashlar.stack.plugins.plugin_utils.artifacts.builder import directive
-from ansible_collections.ashlar.stack.plugins.plugin_utils.artifacts.catalogue import Catalogue, Go, Upstream, expand, load, parse_sums, write_sums
+from ansible_collections.ashlar.stack.plugins.plugin_utils.artifacts.catalogue import ArtifactCatalogue, Go, Upstream, expand, load, parse_sums, write_sums
 from ansible_collections.ashlar.stack.plugins.plugin_utils.artifacts.errors import ArtifactError
 
 ROOT = Path(__file__).parents[3]
-CATALOGUE = Catalogue([ROOT / "artifacts"])
+CATALOGUE = ArtifactCatalogue([ROOT / "artifacts"])
 SCHEMA = jsonschema.Draft202012Validator(json.loads((ROOT / "schemas/artifact.json").read_text()))
 GOOD: dict[str, Any] = {
     "description": "Something to test with.",
@@ -138,11 +138,11 @@ def test_no_checksum_is_recorded_of_a_program_that_is_no_more() -> None:
 def test_an_unknown_artifact_and_version_say_what_there_is(tmp_path: Path) -> None:
     written(tmp_path, GOOD)
     with pytest.raises(ArtifactError, match="'etcd' is not in the catalogue .*allowed: tool"):
-        Catalogue([tmp_path]).get("etcd")
+        ArtifactCatalogue([tmp_path]).get("etcd")
     with pytest.raises(ArtifactError, match="tool 9 is not in the catalogue .*allowed: 1.2.3"):
-        Catalogue([tmp_path]).get("tool", "9")
+        ArtifactCatalogue([tmp_path]).get("tool", "9")
     with pytest.raises(ArtifactError, match="not in the catalogue"):
-        Catalogue([tmp_path]).get("../tool")
+        ArtifactCatalogue([tmp_path]).get("../tool")
 
 
 def test_a_sites_own_catalogue_comes_first(tmp_path: Path) -> None:
@@ -150,7 +150,7 @@ def test_a_sites_own_catalogue_comes_first(tmp_path: Path) -> None:
     own.mkdir(), ours.mkdir()
     written(own, GOOD | {"description": "The site's own."})
     written(ours, GOOD)
-    assert Catalogue([own, ours]).get("tool").description == "The site's own."
+    assert ArtifactCatalogue([own, ours]).get("tool").description == "The site's own."
 
 
 def test_placeholders() -> None:

@@ -14,7 +14,7 @@ import pytest
 import yaml
 from ansible_collections.ashlar.stack.plugins.plugin_utils.artifacts import web as web_module
 from ansible_collections.ashlar.stack.plugins.plugin_utils.artifacts.builder import Builder
-from ansible_collections.ashlar.stack.plugins.plugin_utils.artifacts.catalogue import Catalogue, Upstream
+from ansible_collections.ashlar.stack.plugins.plugin_utils.artifacts.catalogue import ArtifactCatalogue, Upstream
 from ansible_collections.ashlar.stack.plugins.plugin_utils.artifacts.download import read
 from ansible_collections.ashlar.stack.plugins.plugin_utils.artifacts.errors import (
     ArtifactError,
@@ -31,20 +31,20 @@ from .conftest import Shelf, Web, sha, visible
 from .internet import PUBLISHERS, Internet, content
 
 ROOT = Path(__file__).parents[3]
-REAL = Catalogue([ROOT / "artifacts"])
+REAL = ArtifactCatalogue([ROOT / "artifacts"])
 UPSTREAM = sorted(name for name in REAL.names() if any(isinstance(source, Upstream) for source in REAL.get(name).sources))
 DATA = b"a program\n" * 30_000
 
 
-def copied(folder: Path, name: str) -> Catalogue:
+def copied(folder: Path, name: str) -> ArtifactCatalogue:
     """An artifact of the real catalogue whose recorded checksums are left out, as the servers of these tests have other bytes."""
     shutil.copytree(REAL.get(name).directory, folder / name)
     for sums in (folder / name).glob("*/SHA*SUMS"):
         sums.unlink()
-    return Catalogue([folder])
+    return ArtifactCatalogue([folder])
 
 
-def obtainer(store: Store, catalogue: Catalogue, said: list[str], **options: object) -> Obtainer:
+def obtainer(store: Store, catalogue: ArtifactCatalogue, said: list[str], **options: object) -> Obtainer:
     return Obtainer(store, catalogue, Options(**({"sources": ["upstream"], "architectures": ["amd64", "arm64"]} | options)), said.append, 60)  # type: ignore[arg-type]
 
 

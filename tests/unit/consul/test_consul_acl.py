@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 from ansible_collections.ashlar.stack.plugins.module_utils.consul import (
-    Catalogue,
+    AccessControl,
     ConsulError,
     NotYet,
     Token,
@@ -82,7 +82,7 @@ class Consul:
 
 def settle(consul: Consul, want: Wanted, dry_run: bool = False) -> list[str]:
     clock = iter(range(10000))
-    return Catalogue(consul, 60, clock=lambda: float(next(clock)), sleep=lambda _: None).settle(want, dry_run)
+    return AccessControl(consul, 60, clock=lambda: float(next(clock)), sleep=lambda _: None).settle(want, dry_run)
 
 
 def test_everything_is_made_and_then_nothing_more() -> None:
@@ -162,7 +162,7 @@ def test_a_leader_that_never_comes_is_told() -> None:
 
     clock = iter(range(10000))
     with pytest.raises(ConsulError, match=r"for 60 s; last: .*No cluster leader.*8300 and 8301"):
-        Catalogue(ask, 60, clock=lambda: float(next(clock)), sleep=lambda _: None).settle(site(), False)
+        AccessControl(ask, 60, clock=lambda: float(next(clock)), sleep=lambda _: None).settle(site(), False)
 
 
 def test_servers_that_are_not_reached_are_named() -> None:
@@ -184,7 +184,7 @@ def test_a_token_that_is_not_known_is_told_before_the_time_is_up() -> None:
 
     clock = iter(range(10000))
     with pytest.raises(ConsulError, match="does not know the token"):
-        Catalogue(ask, 600, clock=lambda: float(next(clock)), sleep=lambda _: None).settle(site(), False)
+        AccessControl(ask, 600, clock=lambda: float(next(clock)), sleep=lambda _: None).settle(site(), False)
     assert next(clock) < 60
 
 

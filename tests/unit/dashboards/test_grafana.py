@@ -26,7 +26,7 @@ from typing import Any
 
 import pytest
 import yaml
-from ansible_collections.ashlar.stack.plugins.plugin_utils.artifacts.catalogue import Catalogue
+from ansible_collections.ashlar.stack.plugins.plugin_utils.artifacts.catalogue import ArtifactCatalogue
 from ansible_collections.ashlar.stack.plugins.plugin_utils.artifacts.errors import ArtifactError
 from ansible_collections.ashlar.stack.plugins.plugin_utils.artifacts.obtain import Obtainer, Options
 from ansible_collections.ashlar.stack.plugins.plugin_utils.artifacts.store import Index, Store, StoredFile
@@ -96,7 +96,7 @@ def mirror(tmp_path: Path) -> Iterator[str]:
 
 def test_the_archives_come_from_a_mirror_and_are_unpacked_to_a_program(mirror: str, tmp_path: Path) -> None:
     store = Store(tmp_path / "store")
-    obtainer = Obtainer(store, Catalogue([ROOT / "artifacts"]), Options(architectures=["amd64"], mirror=mirror), lambda line: None, interval=0.05)
+    obtainer = Obtainer(store, ArtifactCatalogue([ROOT / "artifacts"]), Options(architectures=["amd64"], mirror=mirror), lambda line: None, interval=0.05)
     wanted = {name: VERSIONS[name] for name in ("grafana", "grafana_victorialogs")}
     assert [one.source for one in obtainer.ensure(wanted)] == ["mirror", "mirror"]
     places = {}
@@ -113,7 +113,7 @@ def test_the_archives_come_from_a_mirror_and_are_unpacked_to_a_program(mirror: s
 
 def test_without_a_source_one_error_says_what_to_do(tmp_path: Path) -> None:
     options = Options(architectures=["amd64"], sources=["mirror"])
-    obtainer = Obtainer(Store(tmp_path), Catalogue([ROOT / "artifacts"]), options, lambda line: None, interval=0.05)
+    obtainer = Obtainer(Store(tmp_path), ArtifactCatalogue([ROOT / "artifacts"]), options, lambda line: None, interval=0.05)
     with pytest.raises(ArtifactError, match=r"Reach one of the sources, name a mirror \(artifacts_mirror\), or import a bundle"):
         obtainer.ensure({"grafana": VERSIONS["grafana"]})
 

@@ -14,7 +14,7 @@ from ansible.errors import AnsibleError
 from ansible.parsing.dataloader import DataLoader
 from ansible.template import Templar, trust_as_template
 from ansible_collections.ashlar.stack.plugins.action.preflight import COLLECTION, ActionModule, choose_peers, explain, message, users_of
-from ansible_collections.ashlar.stack.plugins.module_utils.preflight import NAMES, Problem
+from ansible_collections.ashlar.stack.plugins.module_utils.preflight.checks import NAMES, Problem
 from ansible_collections.ashlar.stack.plugins.modules import preflight as module
 from ansible_collections.ashlar.stack.plugins.plugin_utils.site.options import wrong_variables
 

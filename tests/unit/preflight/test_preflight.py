@@ -12,8 +12,8 @@ from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
-from ansible_collections.ashlar.stack.plugins.module_utils import preflight_host
-from ansible_collections.ashlar.stack.plugins.module_utils.preflight import (
+from ansible_collections.ashlar.stack.plugins.module_utils.preflight import host as preflight_host
+from ansible_collections.ashlar.stack.plugins.module_utils.preflight.checks import (
     FEATURES,
     Port,
     Problem,
@@ -23,7 +23,7 @@ from ansible_collections.ashlar.stack.plugins.module_utils.preflight import (
     facts,
     lockout_problem,
 )
-from ansible_collections.ashlar.stack.plugins.module_utils.preflight_host import Host, Peer, parse_sockets, unit_of
+from ansible_collections.ashlar.stack.plugins.module_utils.preflight.host import Host, Peer, parse_sockets, unit_of
 
 GIB = 1024**3
 ADDRESS = "10.0.0.11"

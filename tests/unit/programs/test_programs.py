@@ -11,7 +11,7 @@ import jinja2
 import pytest
 import yaml
 from ansible_collections.ashlar.stack.plugins.plugin_utils import programs
-from ansible_collections.ashlar.stack.plugins.plugin_utils.artifacts.catalogue import Catalogue
+from ansible_collections.ashlar.stack.plugins.plugin_utils.artifacts.catalogue import ArtifactCatalogue
 from ansible_collections.ashlar.stack.plugins.plugin_utils.site.catalogue import load
 
 ROOT = Path(__file__).resolve().parents[3]
@@ -49,7 +49,7 @@ def test_a_changed_source_is_a_changed_unit(checkout: Path, name: str) -> None:
     after = load(checkout).program(name)
     assert after is not None and after != before
     assert lines_of(checkout, name, after) != units
-    assert Catalogue([checkout / "artifacts"]).get(name).versions == (after,), "the store is filled with what the plan asks for"
+    assert ArtifactCatalogue([checkout / "artifacts"]).get(name).versions == (after,), "the store is filled with what the plan asks for"
 
 
 @pytest.mark.parametrize("name", PROGRAMS)
@@ -58,13 +58,13 @@ def test_a_program_has_a_page_tests_and_an_artifact_and_no_release_names_it(name
     page = (folder / "README.md").read_text()
     assert page.startswith(f"# {name}\n") and {"## Why not something that exists", "## Interfaces"} <= set(page.splitlines())
     assert [*folder.glob("*_test.go"), *folder.glob("tests/test_*.py")]
-    assert Catalogue([ROOT / "artifacts"]).get(name).program == folder
+    assert ArtifactCatalogue([ROOT / "artifacts"]).get(name).program == folder
     for release in (ROOT / "releases").glob("*.yml"):
         assert name not in yaml.safe_load(release.read_text())["versions"]
 
 
 def test_every_program_of_the_catalogue_has_its_folder() -> None:
-    catalogue = Catalogue([ROOT / "artifacts"])
+    catalogue = ArtifactCatalogue([ROOT / "artifacts"])
     assert [name for name in catalogue.names() if catalogue.get(name).program] == PROGRAMS
 
 

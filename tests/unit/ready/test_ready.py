@@ -17,8 +17,9 @@ from typing import Any
 
 import pytest
 import yaml
-from ansible_collections.ashlar.stack.plugins.module_utils import health, health_log
-from ansible_collections.ashlar.stack.plugins.module_utils.health import (
+from ansible_collections.ashlar.stack.plugins.module_utils.health import checks as health
+from ansible_collections.ashlar.stack.plugins.module_utils.health import log as health_log
+from ansible_collections.ashlar.stack.plugins.module_utils.health.checks import (
     HealthError,
     Prober,
     Watch,
@@ -28,8 +29,8 @@ from ansible_collections.ashlar.stack.plugins.module_utils.health import (
     parse_units,
     tell,
 )
-from ansible_collections.ashlar.stack.plugins.module_utils.health_log import level_of, parse_journal, shown
-from ansible_collections.ashlar.stack.plugins.module_utils.tree_run import Completed
+from ansible_collections.ashlar.stack.plugins.module_utils.health.log import level_of, parse_journal, shown
+from ansible_collections.ashlar.stack.plugins.module_utils.host.run import Completed
 from ansible_collections.ashlar.stack.plugins.modules import ready as module
 from cryptography import x509
 from cryptography.hazmat.primitives import hashes, serialization
@@ -317,7 +318,7 @@ def test_it_does_not_wait_for_what_cannot_become_good():
 
 
 def test_a_check_that_was_good_early_must_still_be_good_at_the_end(monkeypatch: pytest.MonkeyPatch):
-    monkeypatch.setattr("ansible_collections.ashlar.stack.plugins.module_utils.health.FRESH", 0.3)
+    monkeypatch.setattr("ansible_collections.ashlar.stack.plugins.module_utils.health.checks.FRESH", 0.3)
     runner = Runner()
     start = time.monotonic()
     asked: list[float] = []
@@ -334,7 +335,7 @@ def test_a_check_that_was_good_early_must_still_be_good_at_the_end(monkeypatch: 
 
 
 def test_a_confirmed_check_keeps_the_time_it_took(monkeypatch: pytest.MonkeyPatch):
-    monkeypatch.setattr("ansible_collections.ashlar.stack.plugins.module_utils.health.FRESH", 0.3)
+    monkeypatch.setattr("ansible_collections.ashlar.stack.plugins.module_utils.health.checks.FRESH", 0.3)
     runner = Runner()
     asked: list[float] = []
 
@@ -350,7 +351,7 @@ def test_a_confirmed_check_keeps_the_time_it_took(monkeypatch: pytest.MonkeyPatc
 
 
 def test_a_unit_that_falls_over_while_others_are_waited_for_is_told(monkeypatch: pytest.MonkeyPatch):
-    monkeypatch.setattr("ansible_collections.ashlar.stack.plugins.module_utils.health.FRESH", 0.2)
+    monkeypatch.setattr("ansible_collections.ashlar.stack.plugins.module_utils.health.checks.FRESH", 0.2)
     runner = Runner(**{"a.service": {}})
 
     def bad() -> Completed:
@@ -364,7 +365,7 @@ def test_a_unit_that_falls_over_while_others_are_waited_for_is_told(monkeypatch:
 
 
 def test_checks_that_are_slow_and_good_are_good(monkeypatch: pytest.MonkeyPatch):
-    monkeypatch.setattr("ansible_collections.ashlar.stack.plugins.module_utils.health.FRESH", 0.0)
+    monkeypatch.setattr("ansible_collections.ashlar.stack.plugins.module_utils.health.checks.FRESH", 0.0)
     runner = Runner()
     runner.commands = {"slow": lambda: (time.sleep(0.1), Completed(0))[1]}
     assert watch(runner, {"command": ["slow"]}).wait(5)[0].ready

@@ -17,8 +17,8 @@ from ansible.parsing.dataloader import DataLoader
 from ansible.template import Templar, trust_as_template
 from ansible.utils.display import Display
 from ansible_collections.ashlar.stack.plugins.filter.object_names import object_names
-from ansible_collections.ashlar.stack.plugins.module_utils.health_log import Failure, Line, recognise
-from ansible_collections.ashlar.stack.plugins.module_utils.preflight import FEATURES
+from ansible_collections.ashlar.stack.plugins.module_utils.health.log import Failure, Line, recognise
+from ansible_collections.ashlar.stack.plugins.module_utils.preflight.checks import FEATURES
 
 ROOT = Path(__file__).parents[3]
 LAYERS: list[str] = json.loads((ROOT / "schemas/manifest.json").read_text())["properties"]["layer"]["enum"]

@@ -13,10 +13,10 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from ansible_collections.ashlar.stack.plugins.module_utils.tree import Tree, TreeSpec, UnknownOwner
-from ansible_collections.ashlar.stack.plugins.module_utils.tree_bundle import Source
-from ansible_collections.ashlar.stack.plugins.module_utils.tree_files import HostFiles
-from ansible_collections.ashlar.stack.plugins.module_utils.tree_run import Completed
+from ansible_collections.ashlar.stack.plugins.module_utils.host.files import HostFiles
+from ansible_collections.ashlar.stack.plugins.module_utils.host.run import Completed
+from ansible_collections.ashlar.stack.plugins.module_utils.tree.apply import Tree, TreeSpec, UnknownOwner
+from ansible_collections.ashlar.stack.plugins.module_utils.tree.bundle import Source
 
 UNITS = "etc/systemd/system"
 

@@ -7,12 +7,12 @@ import json
 import re
 
 import pytest
+from ansible_collections.ashlar.stack.plugins.module_utils.host.files import HostFiles
+from ansible_collections.ashlar.stack.plugins.module_utils.host.run import Completed
 from ansible_collections.ashlar.stack.plugins.module_utils.retire import Leftovers, Retired, Retirement
-from ansible_collections.ashlar.stack.plugins.module_utils.tree import Attributes, Tree, TreeSpec
-from ansible_collections.ashlar.stack.plugins.module_utils.tree_bundle import Source
-from ansible_collections.ashlar.stack.plugins.module_utils.tree_files import HostFiles
-from ansible_collections.ashlar.stack.plugins.module_utils.tree_run import Completed
-from ansible_collections.ashlar.stack.plugins.module_utils.units import UnitSpec
+from ansible_collections.ashlar.stack.plugins.module_utils.tree.apply import Attributes, Tree, TreeSpec
+from ansible_collections.ashlar.stack.plugins.module_utils.tree.bundle import Source
+from ansible_collections.ashlar.stack.plugins.module_utils.tree.units import UnitSpec
 from fake_host import FakeHost, FakeOwners, KilledError, TickingFiles
 
 UNIT = "[Service]\nExecStart=/bin/x\n[Install]\nWantedBy=multi-user.target\n"

@@ -18,8 +18,8 @@ from ansible.errors import AnsibleActionFail
 from ansible.parsing.dataloader import DataLoader
 from ansible.template import Templar, trust_as_template
 from ansible_collections.ashlar.stack.plugins.action.tree import ActionModule
-from ansible_collections.ashlar.stack.plugins.module_utils.tree import TreeError
-from ansible_collections.ashlar.stack.plugins.module_utils.tree_bundle import Source, unpack
+from ansible_collections.ashlar.stack.plugins.module_utils.tree.apply import TreeError
+from ansible_collections.ashlar.stack.plugins.module_utils.tree.bundle import Source, unpack
 from ansible_collections.ashlar.stack.plugins.modules import tree as module
 
 COLLECTIONS = Path(__file__).parents[3] / ".collections"

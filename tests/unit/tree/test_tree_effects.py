@@ -4,9 +4,9 @@
 from __future__ import annotations
 
 import pytest
-from ansible_collections.ashlar.stack.plugins.module_utils.tree import Attributes, TreeError, TreeSpec
-from ansible_collections.ashlar.stack.plugins.module_utils.tree_effects import EffectError, Setting, parse_sysctl, place_of
-from ansible_collections.ashlar.stack.plugins.module_utils.tree_run import Completed
+from ansible_collections.ashlar.stack.plugins.module_utils.host.run import Completed
+from ansible_collections.ashlar.stack.plugins.module_utils.tree.apply import Attributes, TreeError, TreeSpec
+from ansible_collections.ashlar.stack.plugins.module_utils.tree.effects import EffectError, Setting, parse_sysctl, place_of
 from fake_host import FakeHost
 
 SPEC = TreeSpec("app")

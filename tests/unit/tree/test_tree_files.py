@@ -12,10 +12,10 @@ from pathlib import Path
 
 import pytest
 from ansible.module_utils.testing import patch_module_args
-from ansible_collections.ashlar.stack.plugins.module_utils.tree import Attributes, TreeError, TreeSpec, Validator, parse_mode, unified
-from ansible_collections.ashlar.stack.plugins.module_utils.tree_bundle import BundleError, Source, pack, unpack
-from ansible_collections.ashlar.stack.plugins.module_utils.tree_files import HostFiles
-from ansible_collections.ashlar.stack.plugins.module_utils.tree_run import Completed, masked
+from ansible_collections.ashlar.stack.plugins.module_utils.host.files import HostFiles
+from ansible_collections.ashlar.stack.plugins.module_utils.host.run import Completed, masked
+from ansible_collections.ashlar.stack.plugins.module_utils.tree.apply import Attributes, TreeError, TreeSpec, Validator, parse_mode, unified
+from ansible_collections.ashlar.stack.plugins.module_utils.tree.bundle import BundleError, Source, pack, unpack
 from fake_host import FakeHost, TickingFiles
 
 SPEC = TreeSpec("app")
@@ -376,7 +376,7 @@ def test_two_runs_do_not_work_on_a_host_at_once(host: FakeHost, monkeypatch: pyt
     host.lay(SPEC, {})
     other = HostFiles(str(host.root))
     other.lock("/var/lib/ashlar/trees", 1)
-    monkeypatch.setattr("ansible_collections.ashlar.stack.plugins.module_utils.tree.LIMIT", -20.0)
+    monkeypatch.setattr("ansible_collections.ashlar.stack.plugins.module_utils.tree.apply.LIMIT", -20.0)
     with pytest.raises(TreeError, match="another run has been at work"):
         host.lay(SPEC, {"/etc/a": "1"})
     other.close()

@@ -6,9 +6,9 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
-from ansible_collections.ashlar.stack.plugins.module_utils.tree import Attributes, TreeSpec, Validator
-from ansible_collections.ashlar.stack.plugins.module_utils.tree_run import Completed
-from ansible_collections.ashlar.stack.plugins.module_utils.units import UnitSpec
+from ansible_collections.ashlar.stack.plugins.module_utils.host.run import Completed
+from ansible_collections.ashlar.stack.plugins.module_utils.tree.apply import Attributes, TreeSpec, Validator
+from ansible_collections.ashlar.stack.plugins.module_utils.tree.units import UnitSpec
 from fake_host import FakeHost, KilledError
 
 UNIT = "[Service]\nExecStart=/bin/x\n[Install]\nWantedBy=multi-user.target\n"

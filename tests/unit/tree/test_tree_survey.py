@@ -10,11 +10,11 @@ from typing import Any
 
 import pytest
 from ansible_collections.ashlar.stack.plugins.action.tree import fingerprint
-from ansible_collections.ashlar.stack.plugins.module_utils.tree import Tree
-from ansible_collections.ashlar.stack.plugins.module_utils.tree_bundle import Source
-from ansible_collections.ashlar.stack.plugins.module_utils.tree_files import HostFiles
-from ansible_collections.ashlar.stack.plugins.module_utils.tree_spec import spec_of
-from ansible_collections.ashlar.stack.plugins.module_utils.tree_survey import task_record, trees
+from ansible_collections.ashlar.stack.plugins.module_utils.host.files import HostFiles
+from ansible_collections.ashlar.stack.plugins.module_utils.tree.apply import Tree
+from ansible_collections.ashlar.stack.plugins.module_utils.tree.bundle import Source
+from ansible_collections.ashlar.stack.plugins.module_utils.tree.spec import spec_of
+from ansible_collections.ashlar.stack.plugins.module_utils.tree.survey import task_record, trees
 from fake_host import FakeHost, FakeOwners
 from test_tree_action import Controller
 

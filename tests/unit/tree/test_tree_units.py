@@ -7,8 +7,8 @@ import os
 from dataclasses import replace
 
 import pytest
-from ansible_collections.ashlar.stack.plugins.module_utils.tree import TreeError, TreeSpec
-from ansible_collections.ashlar.stack.plugins.module_utils.units import (
+from ansible_collections.ashlar.stack.plugins.module_utils.tree.apply import TreeError, TreeSpec
+from ansible_collections.ashlar.stack.plugins.module_utils.tree.units import (
     Digests,
     UnitRecord,
     UnitSpec,
@@ -341,7 +341,7 @@ def test_a_refused_start_is_told_and_made_good_by_the_next_run(host: FakeHost):
 
     def host_refuses(command):
         if "start" in command:
-            from ansible_collections.ashlar.stack.plugins.module_utils.tree_run import Completed
+            from ansible_collections.ashlar.stack.plugins.module_utils.host.run import Completed
 
             return Completed(1, err="Failed to start app.service: Transaction is destructive.")
         del host.programs["systemctl"]

@@ -30,8 +30,8 @@ from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any, TypeVar
 
-from ansible_collections.ashlar.stack.plugins.module_utils.folders import make_folder
-from ansible_collections.ashlar.stack.plugins.module_utils.locks import acquire
+from ansible_collections.ashlar.stack.plugins.module_utils.host.folders import make_folder
+from ansible_collections.ashlar.stack.plugins.module_utils.host.locks import acquire
 
 Choice = TypeVar("Choice")
 
@@ -48,7 +48,7 @@ STORE_SECONDS = 30 * 86400
 ARCHITECTURES = {"x86_64": "amd64", "amd64": "amd64", "aarch64": "arm64", "arm64": "arm64"}
 
 
-class ArtifactError(Exception):
+class InstallError(Exception):
     """What failed, where, what was found and what to do, for the user."""
 
 
@@ -91,9 +91,9 @@ def parse_index(raw: dict[str, Any]) -> Index:
     files = tuple(File(str(f["path"]), str(f["sha256"]), int(f["size"]), int(str(f["mode"]), 8)) for f in raw["files"])
     for item in files:
         if item.path.startswith("/") or ".." in item.path.split("/"):
-            raise ArtifactError(f"artifact {raw['name']} {raw['version']}: path '{item.path}' leaves its folder; build the artifact again.")
+            raise InstallError(f"artifact {raw['name']} {raw['version']}: path '{item.path}' leaves its folder; build the artifact again.")
         if item.package and not package_of(item.path)[0]:
-            raise ArtifactError(f"artifact {raw['name']} {raw['version']}: '{item.path}' must be named <package>_<version>_<architecture>.deb.")
+            raise InstallError(f"artifact {raw['name']} {raw['version']}: '{item.path}' must be named <package>_<version>_<architecture>.deb.")
     return Index(str(raw["name"]), str(raw["version"]), str(raw["digest"]), files)
 
 
@@ -184,7 +184,7 @@ class Memory:
 
 
 class Host:
-    """The artifacts of one host below `root`. All methods raise ArtifactError only; OSErrors are told by `guarded`."""
+    """The artifacts of one host below `root`. All methods raise InstallError only; OSErrors are told by `guarded`."""
 
     def __init__(self, root: str = "/", margin: int = MARGIN) -> None:
         self.root = root.rstrip("/")
@@ -202,7 +202,7 @@ class Host:
         machine = os.uname().machine
         architecture = ARCHITECTURES.get(machine)
         if architecture is None:
-            raise ArtifactError(f"the machine is {machine}; artifacts are made for {' and '.join(sorted(set(ARCHITECTURES.values())))}.")
+            raise InstallError(f"the machine is {machine}; artifacts are made for {' and '.join(sorted(set(ARCHITECTURES.values())))}.")
         codename = ""
         with contextlib.suppress(OSError), open(self.root + "/etc/os-release", encoding="utf-8") as stream:
             for line in stream:
@@ -246,11 +246,11 @@ class Host:
         stamp = self._dpkg_stamp()
         if stamp == self.memory.dpkg and not verify:
             return []
-        from ansible_collections.ashlar.stack.plugins.module_utils import artifact_packages
+        from ansible_collections.ashlar.stack.plugins.module_utils.artifact import debian
 
-        installed = artifact_packages.installed(packages)
+        installed = debian.installed(packages)
         missing = [
-            name for name, version in sorted(packages.items()) if name not in installed or artifact_packages.older(installed[name], version)
+            name for name, version in sorted(packages.items()) if name not in installed or debian.older(installed[name], version)
         ]
         if not missing:
             self.memory.dpkg = stamp
@@ -332,7 +332,7 @@ class Host:
         for name in found:
             status = os.lstat(f"{self.incoming}/{name}")
             if not stat.S_ISREG(status.st_mode) or status.st_nlink != 1:
-                raise ArtifactError(f"{self.incoming}/{name} is a link or no file; remove it, find out who put it there, and run again.")
+                raise InstallError(f"{self.incoming}/{name} is a link or no file; remove it, find out who put it there, and run again.")
         if "bundle.tar" in found:
             self._unpack(f"{self.incoming}/bundle.tar")
         names = sorted(name for name in os.listdir(self.incoming) if len(name) == 64)
@@ -399,13 +399,13 @@ class Host:
                     wanted[item.sha256] = item
         names = {name for name, _ in packages.values() if name}
         if names:
-            from ansible_collections.ashlar.stack.plugins.module_utils import artifact_packages
+            from ansible_collections.ashlar.stack.plugins.module_utils.artifact import debian
 
-            found = artifact_packages.installed(names)
+            found = debian.installed(names)
             for sha256, (name, version) in packages.items():
                 have = found.get(name, "")
                 # A file name may leave out the epoch; then it says nothing about it.
-                if have and not artifact_packages.older(have if ":" in version else have.rpartition(":")[2], version):
+                if have and not debian.older(have if ":" in version else have.rpartition(":")[2], version):
                     del wanted[sha256]
         return wanted
 
@@ -534,7 +534,7 @@ class Host:
         status = os.statvfs(path)
         free = status.f_bavail * status.f_frsize
         if free < size + self.margin:
-            raise ArtifactError(
+            raise InstallError(
                 f"{path} has {human(free)} free; artifacts need {human(size)} and {human(self.margin)} stay in reserve. "
                 f"Free {human(size + self.margin - free)} there, or enlarge the disk, and run again."
             )
@@ -545,7 +545,7 @@ class Host:
         self._folder(os.path.dirname(self.root + MEMORY))
         with open(self.root + MEMORY + ".lock", "w", encoding="utf-8") as stream:
             if not acquire(stream, LOCK_SECONDS):
-                raise ArtifactError(f"another run works on this host's artifacts for {LOCK_SECONDS} seconds; let it end, then run again.")
+                raise InstallError(f"another run works on this host's artifacts for {LOCK_SECONDS} seconds; let it end, then run again.")
             self.memory = Memory(self.root + MEMORY)
             yield
 
@@ -562,7 +562,7 @@ def guarded() -> Iterator[None]:
             errno.EACCES: "Root is needed: run with become.",
             errno.EPERM: "Root is needed: run with become.",
         }.get(error.errno or 0, "Look at that path on the host and run again.")
-        raise ArtifactError(f"{error.filename or 'a file'}: {error.strerror or error}. {remedy}") from None
+        raise InstallError(f"{error.filename or 'a file'}: {error.strerror or error}. {remedy}") from None
 
 
 def _size(path: str) -> int:

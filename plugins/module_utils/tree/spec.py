@@ -6,8 +6,8 @@ from __future__ import annotations
 import re
 from typing import Any
 
-from ansible_collections.ashlar.stack.plugins.module_utils.tree import Attributes, TreeError, TreeSpec, Validator, check_path, parse_mode
-from ansible_collections.ashlar.stack.plugins.module_utils.units import UnitSpec, valid_name
+from ansible_collections.ashlar.stack.plugins.module_utils.tree.apply import Attributes, TreeError, TreeSpec, Validator, check_path, parse_mode
+from ansible_collections.ashlar.stack.plugins.module_utils.tree.units import UnitSpec, valid_name
 
 
 def attributes(item: dict[str, Any], where: str) -> Attributes:

@@ -13,7 +13,7 @@ from collections.abc import Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 
-from ansible_collections.ashlar.stack.plugins.module_utils.folders import make_folder
+from ansible_collections.ashlar.stack.plugins.module_utils.host.folders import make_folder
 
 CHUNK = 1 << 18
 CONNECT_SECONDS = 5

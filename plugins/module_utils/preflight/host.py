@@ -23,7 +23,7 @@ import threading
 import time
 from dataclasses import dataclass
 
-from ansible_collections.ashlar.stack.plugins.module_utils.tree_run import PATH
+from ansible_collections.ashlar.stack.plugins.module_utils.host.run import PATH
 
 _SIOCGIFCONF = 0x8912
 _INTERFACE_RECORD_BYTES = 40

@@ -13,12 +13,12 @@ from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from typing import Any
 
-from ansible_collections.ashlar.stack.plugins.module_utils.tree import MEMORY_FOLDER, Owners, Tree, TreeError, sha256
-from ansible_collections.ashlar.stack.plugins.module_utils.tree_bundle import Source
-from ansible_collections.ashlar.stack.plugins.module_utils.tree_files import FileError, HostFiles
-from ansible_collections.ashlar.stack.plugins.module_utils.tree_run import Runner
-from ansible_collections.ashlar.stack.plugins.module_utils.tree_spec import spec_of
-from ansible_collections.ashlar.stack.plugins.module_utils.units import UnitError, Units, UnitState
+from ansible_collections.ashlar.stack.plugins.module_utils.host.files import FileError, HostFiles
+from ansible_collections.ashlar.stack.plugins.module_utils.host.run import Runner
+from ansible_collections.ashlar.stack.plugins.module_utils.tree.apply import MEMORY_FOLDER, Owners, Tree, TreeError, sha256
+from ansible_collections.ashlar.stack.plugins.module_utils.tree.bundle import Source
+from ansible_collections.ashlar.stack.plugins.module_utils.tree.spec import spec_of
+from ansible_collections.ashlar.stack.plugins.module_utils.tree.units import UnitError, Units, UnitState
 
 UNSURE = (TreeError, FileError, OSError, ValueError, KeyError, TypeError, AttributeError)
 ARGUMENTS = ("name", "state", "files", "directories", "links", "validate", "units")

@@ -17,8 +17,8 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Callable
 
-from ansible_collections.ashlar.stack.plugins.module_utils.tree_files import HostFiles
-from ansible_collections.ashlar.stack.plugins.module_utils.tree_run import Runner
+from ansible_collections.ashlar.stack.plugins.module_utils.host.files import HostFiles
+from ansible_collections.ashlar.stack.plugins.module_utils.host.run import Runner
 
 UNIT_FOLDER = "/etc/systemd/system"
 RECORD_FOLDER = "/var/lib/ashlar/units"

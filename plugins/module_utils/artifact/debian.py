@@ -12,9 +12,9 @@ import os
 import subprocess
 from collections.abc import Iterable, Iterator, Sequence
 
-from ansible_collections.ashlar.stack.plugins.module_utils.artifact import ArtifactError
-from ansible_collections.ashlar.stack.plugins.module_utils.locks import acquire
-from ansible_collections.ashlar.stack.plugins.module_utils.tree_run import PATH
+from ansible_collections.ashlar.stack.plugins.module_utils.artifact.install import InstallError
+from ansible_collections.ashlar.stack.plugins.module_utils.host.locks import acquire
+from ansible_collections.ashlar.stack.plugins.module_utils.host.run import PATH
 
 LOCK = "/var/lib/dpkg/lock-frontend"
 LOCK_SECONDS = 180
@@ -32,9 +32,9 @@ def _run(command: Sequence[str], seconds: int = 60, environment: dict[str, str] 
             env={**os.environ, "LC_ALL": "C.UTF-8", "PATH": PATH, **(environment or {})},
         )  # fmt: skip
     except FileNotFoundError:
-        raise ArtifactError(f"{command[0]} is not on this host; artifacts with .deb files need Debian or a derivative.") from None
+        raise InstallError(f"{command[0]} is not on this host; artifacts with .deb files need Debian or a derivative.") from None
     except subprocess.TimeoutExpired:
-        raise ArtifactError(f"'{' '.join(command[:3])} ...' did not end within {seconds} seconds; see /var/log/dpkg.log, then run again.") from None
+        raise InstallError(f"'{' '.join(command[:3])} ...' did not end within {seconds} seconds; see /var/log/dpkg.log, then run again.") from None
 
 
 def installed(names: Iterable[str]) -> dict[str, str]:
@@ -57,7 +57,7 @@ def describe(path: str) -> tuple[str, str]:
     """(package, version) as the .deb file itself says."""
     done = _run(["dpkg-deb", "-W", "--showformat=${Package}\t${Version}", path])
     if done.returncode:
-        raise ArtifactError(f"{path} is not a package: {done.stderr.strip()}. Build the artifact again.")
+        raise InstallError(f"{path} is not a package: {done.stderr.strip()}. Build the artifact again.")
     package, version = done.stdout.strip().split("\t")
     return package, version
 
@@ -99,7 +99,7 @@ def install(paths: Sequence[str], root: str = "") -> dict[str, str]:
         if left and done is not None and done.returncode:
             lines = [line for line in (done.stderr + done.stdout).splitlines() if line.strip()]
             failed = ", ".join(described[path][0] for path in left)
-            raise ArtifactError(
+            raise InstallError(
                 f"dpkg could not install {failed}: {' | '.join(lines[:6])}. "
                 "Settle it on the host (dpkg --configure -a; apt-get -f install) and run again."
             )
@@ -112,7 +112,7 @@ def lock(root: str = "", seconds: float = LOCK_SECONDS) -> Iterator[None]:
     path = root + LOCK
     with open(path, "a", encoding="utf-8") as stream:
         if not acquire(stream, seconds, take=fcntl.lockf):
-            raise ArtifactError(
+            raise InstallError(
                 f"{path} is held by another program (apt, unattended-upgrades?) for {seconds:.0f} seconds. "
                 f"Let it end (fuser -v {path}), then run again."
             )

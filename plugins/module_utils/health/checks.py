@@ -18,7 +18,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Callable
 
-from ansible_collections.ashlar.stack.plugins.module_utils.health_log import (
+from ansible_collections.ashlar.stack.plugins.module_utils.health.log import (
     RECENT_SECONDS,
     Endings,
     Failure,
@@ -27,7 +27,7 @@ from ansible_collections.ashlar.stack.plugins.module_utils.health_log import (
     recognise,
     shown,
 )
-from ansible_collections.ashlar.stack.plugins.module_utils.tree_run import Runner, masked
+from ansible_collections.ashlar.stack.plugins.module_utils.host.run import Runner, masked
 
 PKI = "/etc/ashlar/pki"
 KINDS = ("unit", "tcp", "url", "command")

@@ -15,7 +15,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Callable
 
-from ansible_collections.ashlar.stack.plugins.module_utils.tree_run import Runner, masked
+from ansible_collections.ashlar.stack.plugins.module_utils.host.run import Runner, masked
 
 ERROR = 3
 WARNING = 4

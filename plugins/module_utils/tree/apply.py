@@ -18,12 +18,12 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any, Callable, NamedTuple
 
-from ansible_collections.ashlar.stack.plugins.module_utils import tree_effects as effects
-from ansible_collections.ashlar.stack.plugins.module_utils import units as unit_state
-from ansible_collections.ashlar.stack.plugins.module_utils.tree_bundle import Source
-from ansible_collections.ashlar.stack.plugins.module_utils.tree_files import FileError, Found, HostFiles, split
-from ansible_collections.ashlar.stack.plugins.module_utils.tree_run import LIMIT, Runner, masked
-from ansible_collections.ashlar.stack.plugins.module_utils.units import UNIT_FOLDER, UnitPlan, UnitRecord, Units, UnitSpec, UnitState
+from ansible_collections.ashlar.stack.plugins.module_utils.host.files import FileError, Found, HostFiles, split
+from ansible_collections.ashlar.stack.plugins.module_utils.host.run import LIMIT, Runner, masked
+from ansible_collections.ashlar.stack.plugins.module_utils.tree import effects
+from ansible_collections.ashlar.stack.plugins.module_utils.tree import units as unit_state
+from ansible_collections.ashlar.stack.plugins.module_utils.tree.bundle import Source
+from ansible_collections.ashlar.stack.plugins.module_utils.tree.units import UNIT_FOLDER, UnitPlan, UnitRecord, Units, UnitSpec, UnitState
 
 MEMORY_FOLDER = "/var/lib/ashlar/trees"
 STAGE_FOLDER = "/run"

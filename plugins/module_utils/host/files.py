@@ -14,7 +14,7 @@ import stat
 from collections.abc import Iterator
 from dataclasses import dataclass
 
-from ansible_collections.ashlar.stack.plugins.module_utils.locks import acquire
+from ansible_collections.ashlar.stack.plugins.module_utils.host.locks import acquire
 
 MAX_LINKS = 40
 DIRECTORY_FLAGS = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC

@@ -12,7 +12,7 @@ from dataclasses import asdict, dataclass, field
 from typing import Any
 
 from ansible_collections.ashlar.stack.plugins.module_utils.distributions import DISTRIBUTIONS
-from ansible_collections.ashlar.stack.plugins.module_utils.preflight_host import Host, Listener, Peer, Process
+from ansible_collections.ashlar.stack.plugins.module_utils.preflight.host import Host, Listener, Peer, Process
 
 ARCHITECTURES = {"x86_64": "amd64", "aarch64": "arm64"}
 CLOCK = "clock"
