@@ -8,6 +8,7 @@ import json
 import threading
 import time
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 
 import pytest
@@ -99,18 +100,19 @@ def test_members_of_a_majority_restart_one_after_another_and_nothing_is_lost(
 
     before = {name: restarts(name) for name in changed}
     writer, end = Writer(key_value, key), threading.Event()
-    thread = threading.Thread(target=writer.run, args=[end])
     host = str(plan.option("sample", "sample_host")).replace("{{ site_domain }}", plan.shared["site_domain"])
     loads = [Load(443, host, 20, address=nodes[name].address, at_once=4) for name in plan.on("haproxy")]
 
     def work() -> str:
-        thread.start()
         settings = {name: value for _unit, options in changed.values() for name, value in options.items()}
-        try:
-            return site_yml(plan, "--tags", ",".join(changed), "-e", json.dumps(settings))
-        finally:
-            end.set()
-            thread.join()
+        with ThreadPoolExecutor(max_workers=1) as pool:
+            writing = pool.submit(writer.run, end)
+            try:
+                said = site_yml(plan, "--tags", ",".join(changed), "-e", json.dumps(settings))
+            finally:
+                end.set()
+            writing.result()
+        return said
 
     said = asyncio.run(loaded(loads, work))
     for name, (unit, _options) in changed.items():
