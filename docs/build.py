@@ -3,8 +3,9 @@
 
 usage: docs/build.py [--check]
 
-From roles/*/meta/{component,argument_specs}.yml, plugins/, stacks/, releases/ and artifacts/ it writes roles/*/README.md, docs/reference/
-and the index docs/README.md. With ``--check`` it writes nothing and ends with 1 when one of these is missing, differs or is left over.
+From roles/*/meta/{component,argument_specs}.yml, plugins/, stacks/, releases/ and artifacts/ it writes roles/*/README.md, docs/reference/,
+the index docs/README.md and the plays of components in site.yml and playbooks/settings.yml. With ``--check`` it writes nothing and ends with 1
+when one of these is missing, differs or is left over.
 The same specs give the same bytes: no dates, no versions of tools, everything sorted.
 """
 
@@ -22,7 +23,12 @@ from typing import Any
 
 import yaml
 
-LAYERS = ("base", "runtime", "coordination", "network", "orchestration", "ingress", "storage", "observability", "management")
+ROOT = Path(__file__).resolve().parent.parent
+sys.path.insert(0, str(ROOT / ".collections"))
+
+from ansible_collections.ashlar.stack.plugins.plugin_utils.site.choice import in_order  # noqa: E402
+from ansible_collections.ashlar.stack.plugins.plugin_utils.site.models import LAYERS, Manifest  # noqa: E402
+
 COLLECTION = "ashlar.stack"
 PLUGIN_FOLDERS = {
     "modules": "module", "action": "action", "inventory": "inventory", "callback": "callback", "filter": "filter",
@@ -49,6 +55,7 @@ class Role:
     specs: Mapping[str, Any]
     manifest: Mapping[str, Any]
     objects: tuple[str, ...] = ()
+    tasks: frozenset[str] = frozenset()
 
     @property
     def summary(self) -> str:
@@ -86,9 +93,13 @@ class Repository:
 
     @property
     def components(self) -> list[Role]:
-        """Roles with a manifest, in the order they go down in."""
-        chosen = [role for role in self.roles.values() if role.manifest]
-        return sorted(chosen, key=lambda role: (LAYERS.index(role.manifest["layer"]), role.name))
+        """Roles with a manifest, in the order of their plays."""
+        manifests = {
+            role.name: Manifest(role.name, role.summary, role.manifest["layer"], "", requires=tuple(role.manifest.get("requires", ())))
+            for role in self.roles.values()
+            if role.manifest
+        }
+        return [self.roles[name] for name in in_order(manifests, manifests)]
 
 
 def load_yaml(path: Path) -> Any:
@@ -109,7 +120,8 @@ def read_roles(root: Path) -> dict[str, Role]:
         if manifest and manifest.get("layer") not in LAYERS:
             raise DocsError(f"{manifest_file}: layer is {manifest.get('layer')!r}; allowed are {', '.join(LAYERS)}.")
         objects = tuple(str(path.relative_to(folder)) for name in ("objects", "workloads") for path in sorted((folder / name).glob("*.yml*")))
-        roles[folder.name] = Role(folder.name, specs, manifest, objects)
+        tasks = frozenset(path.stem for path in (folder / "tasks").glob("*.yml"))
+        roles[folder.name] = Role(folder.name, specs, manifest, objects, tasks)
     return roles
 
 
@@ -639,6 +651,70 @@ def index(repository: Repository) -> str:
     return document("Documentation", "the titles of docs/", lines)
 
 
+PLAYBOOKS = ("site.yml", "playbooks/settings.yml")
+SECTION = re.compile(r"(?P<begin># >>> (?P<name>\w+)[^\n]*\n)(?P<plays>.*?)(?P<end># <<< (?P=name)\n)", re.DOTALL)
+"""What a playbook has between two comments is written from the manifests."""
+
+
+def playbook(repository: Repository, text: str) -> str:
+    """A playbook with its sections filled in: the plays ``at`` settings, those of components by layer, or those at ``ready``."""
+
+    def plays(name: str) -> Iterator[str]:
+        for layer in LAYERS[1:] if name == "components" else [name]:
+            for role in repository.components:
+                yield from (play(repository, role, further) for further in role.manifest.get("plays", ()) if further.get("at") == layer)
+            for role in repository.components if name == "components" else ():
+                if role.manifest["layer"] == layer:
+                    yield from own(role)
+
+    def own(role: Role) -> Iterator[str]:
+        if "main" in role.tasks:
+            yield play(repository, role)
+        yield from (play(repository, role, further) for further in role.manifest.get("plays", ()) if "at" not in further)
+
+    return SECTION.sub(lambda match: match["begin"] + "\n" + "\n".join(plays(match["name"])) + "\n" + match["end"], text)
+
+
+def play(repository: Repository, role: Role, further: Mapping[str, Any] | None = None) -> str:
+    """One play: the role's own, or one of the ``further`` ones of its manifest."""
+    layer = role.manifest["layer"]
+    if further is None:
+        comment, name, tasks = "", role.name, ""
+        served: list[Role] = []
+    else:
+        comment, name, tasks = f"# {further['description']}\n", f"{role.name} {further['tasks']}", f"tasks_from: {further['tasks']}, "
+        served = [other for other in repository.components if any(serves(role, kind, other) for kind in further.get("serves", ()))]
+        if further["tasks"] not in role.tasks:
+            raise DocsError(f"roles/{role.name}/meta/component.yml: plays names tasks/{further['tasks']}.yml, which is not there.")
+    tags = dict.fromkeys(tag for each in (role, *served) for tag in (each.manifest["layer"], each.name))
+    lines = [
+        f"{comment}- name: {layer} | {name}",
+        f"  hosts: {role.name}",
+        *wrapped("  tags: [", tags),
+        "  tasks:",
+        f"    - name: {name.replace('_', ' ').capitalize()}",
+        f"      ansible.builtin.import_role: {{name: {COLLECTION}.{role.name}, {tasks}rolespec_validate: false}}",
+        "",
+    ]
+    return "\n".join(lines)
+
+
+def serves(role: Role, kind: str, other: Role) -> bool:
+    """Whether a component is one that a play is for: by name, by what it contributes, or by a folder of its role."""
+    return kind == other.name or kind in other.manifest.get("contributes", {}).get(role.name, {}) or any(path.startswith(f"{kind}/") for path in other.objects)
+
+
+def wrapped(begin: str, words: Iterable[str], width: int = 140) -> list[str]:
+    """A list of YAML in brackets, on as many lines as it takes."""
+    lines, line = [], begin
+    for word in words:
+        if len(line) + len(word) > width:
+            lines.append(line.rstrip())
+            line = " " * len(begin)
+        line += f"{word}, "
+    return [*lines, line.rstrip(", ") + "]"]
+
+
 def build(root: Path) -> dict[str, str]:
     """Every generated file: path below ``root`` -> text. Raises DocsError."""
     repository = read_repository(root)
@@ -656,6 +732,9 @@ def build(root: Path) -> dict[str, str]:
         pages[f"{REFERENCE}/releases.md"] = releases_page(repository)
     pages[f"{REFERENCE}/README.md"] = reference_index(repository, pages)
     pages["docs/README.md"] = index(repository)
+    for path in PLAYBOOKS:
+        if (root / path).is_file():
+            pages[path] = playbook(repository, (root / path).read_text(encoding="utf-8"))
     return dict(sorted(pages.items()))
 
 
@@ -698,7 +777,7 @@ def write(root: Path, pages: Mapping[str, str]) -> int:
 def main(arguments: Sequence[str] | None = None, say: Callable[[str], object] = print) -> int:
     parser = argparse.ArgumentParser(description="Writes the reference from the specs.")
     parser.add_argument("--check", action="store_true", help="write nothing; end with 1 when a generated file is not current")
-    parser.add_argument("--root", type=Path, default=Path(__file__).resolve().parent.parent, help="the repository")
+    parser.add_argument("--root", type=Path, default=ROOT, help="the repository")
     options = parser.parse_args(arguments)
     try:
         pages = build(options.root)

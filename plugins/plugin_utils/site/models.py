@@ -9,7 +9,7 @@ from ipaddress import IPv4Address, IPv4Network
 from pathlib import Path
 from typing import Any
 
-LAYERS = ("base", "runtime", "coordination", "network", "orchestration", "ingress", "storage", "observability", "management")
+LAYERS = ("base", "runtime", "coordination", "orchestration", "network", "ingress", "storage", "observability", "management")
 NODE_CLASSES = ("control", "worker", "edge", "storage")
 EVERY_NODE = "nodes"
 """The group of all hosts of the inventory that are nodes."""

@@ -51,7 +51,7 @@ EVERY = [(path, entry, here) for path in PLAYBOOKS + TASKS for entry, here in ta
 def test_no_task_on_the_controller_asks_for_sudo() -> None:
     """`ansible_become: true` for all hosts, as in inventories/example, holds for localhost too, and a variable goes before a keyword."""
     local = [(path, entry, here) for path, entry, here in EVERY if on_controller(here)]
-    assert {"playbooks", "prometheus", "kubernetes_objects"} <= {part for path, _, _ in local for part in path.parts}
+    assert {"playbooks", "prometheus", "kubernetes_control"} <= {part for path, _, _ in local for part in path.parts}
     asking = [f"{path.relative_to(ROOT)}: {entry.get('name')}" for path, entry, here in local if here["vars"].get("ansible_become") is not False]
     assert not asking, f"these need vars: {{ansible_become: false}}: {asking}"
 

@@ -230,3 +230,44 @@ def test_a_bad_spec_is_one_clear_sentence(repository: Path, path: str, text: str
     assert code == 1
     assert len(said) == 1
     assert message in said[0]
+
+
+PLAYBOOK = """
+- name: by hand
+# >>> components: from their manifests
+- name: left over
+# <<< components
+# >>> ready: from their manifests
+# <<< ready
+"""
+
+
+def test_plays_are_ordered_by_layer_and_what_they_serve_gives_them_its_tags(repository: Path) -> None:
+    files = {
+        "site.yml": PLAYBOOK,
+        "roles/store/tasks/main.yml": "[]",
+        "roles/store/tasks/tokens.yml": "[]",
+        "roles/web/meta/component.yml": "description: A web.\nlayer: ingress\ncontributes: {store: {tokens: {web: all}}}\n",
+        "roles/web/tasks/main.yml": "[]",
+        "roles/app/meta/component.yml": "description: An application.\nlayer: management\nplays: [{tasks: answers, description: At last., at: ready}]\n",
+        "roles/app/tasks/answers.yml": "[]",
+        "roles/store/meta/component.yml": f"{MANIFEST}plays: [{{tasks: tokens, description: Now., at: ingress, serves: [tokens, app]}}]\n",
+    }
+    for path, text in files.items():
+        (repository / path).parent.mkdir(parents=True, exist_ok=True)
+        (repository / path).write_text(text)
+    assert run(repository)[0] == 0
+    plays = docs.load_yaml(repository / "site.yml")
+    assert [play["name"] for play in plays] == [
+        "by hand",
+        "coordination | store",
+        "coordination | store tokens",
+        "ingress | web",
+        "management | app answers",
+    ]
+    assert plays[2]["tags"] == ["coordination", "store", "ingress", "web", "management", "app"]
+    assert plays[2]["tasks"][0]["ansible.builtin.import_role"] == {"name": "ashlar.stack.store", "tasks_from": "tokens", "rolespec_validate": False}
+    assert "# Now.\n- name: coordination | store tokens\n  hosts: store\n" in (repository / "site.yml").read_text()
+    assert run(repository, "--check") == (0, [])
+    (repository / "roles/store/tasks/tokens.yml").unlink()
+    assert run(repository) == (1, ["docs: roles/store/meta/component.yml: plays names tasks/tokens.yml, which is not there."])
