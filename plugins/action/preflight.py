@@ -58,7 +58,7 @@ class ActionModule(ActionBase):
                 int(arguments.get("peer_checks", 8)),
             )
         if arguments.get("networks") is None:
-            arguments["networks"] = {name: text for name, text in (task_vars.get("site_networks") or {}).items() if name in ("pods", "services")}
+            arguments["networks"] = {name: text for name, text in (task_vars.get("site_networks") or {}).items() if name != "admin"}
         if arguments.get("users") is None:
             arguments["users"] = users_of(arguments.get("components") or [])
 

@@ -58,18 +58,11 @@ options:
     elements: str
     default: []
   networks:
-    description: IPv4 networks in CIDR notation.
+    description:
+      - IPv4 networks in CIDR notation. Beside C(admin), those that the chosen components take, as their manifests say.
     type: dict
     default: {}
     suboptions:
-      pods:
-        description: Addresses of pods, a /24 for each node.
-        type: str
-        default: 10.244.0.0/16
-      services:
-        description: Virtual addresses of Services, from /12 to /24.
-        type: str
-        default: 10.96.0.0/16
       admin:
         description: From where SSH and the API may be reached.
         type: list

@@ -292,8 +292,6 @@ def _address(host: Host, wanted: Wanted) -> Iterator[Problem]:
 
 def _networks(host: Host, wanted: Wanted) -> Iterator[Problem]:
     """What of the host lies inside of a network of the cluster. A wider route does no harm, since the cluster's own are narrower."""
-    if "kubernetes_node" not in wanted.components:
-        return
     places = [
         *((interface, ipaddress.IPv4Network(address), f"the address {address} of {interface}") for address, interface in host.addresses().items()),
         *((interface, network, f"the route to {network} by {interface}") for interface, network in host.routes()),

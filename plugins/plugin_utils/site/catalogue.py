@@ -4,19 +4,21 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from collections.abc import Collection, Iterable, Mapping
+from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any
 
 from ansible_collections.ashlar.stack.plugins.plugin_utils import programs
-from ansible_collections.ashlar.stack.plugins.plugin_utils.site.models import Manifest, Placement, Port, Problem, Release, SiteError, Slot, Stack
+from ansible_collections.ashlar.stack.plugins.plugin_utils.site.models import Manifest, NetworkSpec, Placement, Port, Problem, Release, SiteError, Slot, Stack
 from ansible_collections.ashlar.stack.plugins.plugin_utils.site.reading import did_you_mean, listed, quoted, read_yaml
 from ansible_collections.ashlar.stack.plugins.plugin_utils.site.structure import check
 
-SOURCES = ("nodes", "pods", "admin", "any")
-"""Who else than components a port may be open to."""
+SOURCES = ("nodes", "admin", "any")
+"""Who else than components and their networks a port may be open to."""
+OPTION = re.compile(r"\{\{\s*([a-z_][a-z0-9_]*)\s*\}\}")
+"""A value that is an option's."""
 
 
 @dataclass(frozen=True)
@@ -160,6 +162,11 @@ def load(root: Path) -> ComponentCatalogue:
     return ComponentCatalogue(root, slots, manifests)
 
 
+def networks_of(manifests: Iterable[Manifest]) -> dict[str, NetworkSpec]:
+    """The networks that components take from a site, by name."""
+    return {name: network for manifest in manifests for name, network in manifest.networks.items()}
+
+
 def as_tuple(choice: Any) -> tuple[str, ...]:
     """A name or a list of names, as a tuple of plain strings."""
     return (str(choice),) if isinstance(choice, str) else tuple(str(name) for name in choice)
@@ -174,7 +181,7 @@ def _manifest(root: Path, file: Path) -> Manifest:
     problems = [
         Problem(str(file), ("ports", index, "port"), f"is {quoted(port.shown)}. Allowed: 1 to 65535, the first not above the last.")
         for index, port in enumerate(ports)
-        if not 1 <= port.first <= port.last <= 65535
+        if not port.option and not _is_range(port.first, port.last)
     ]
     for part in ("ports", "certificates", "metrics"):
         names = [entry["name"] for entry in raw.get(part, ())]
@@ -206,6 +213,9 @@ def _manifest(root: Path, file: Path) -> Manifest:
         limits=raw.get("limits", {}),
         groups={name: _placement(group) for name, group in raw.get("groups", {}).items()},
         life=raw.get("life", {}),
+        networks={name: _network(network) for name, network in raw.get("networks", {}).items()},
+        domains=tuple(raw.get("domains", ())),
+        node_labels=raw.get("node_labels", {}),
     )
 
 
@@ -216,8 +226,66 @@ def _placement(raw: Mapping[str, Any]) -> Placement:
 
 
 def _port(raw: Mapping[str, Any]) -> Port:
-    first, _, last = str(raw["port"]).partition("-")
-    return Port(raw["name"], int(first), int(last or first), raw.get("protocol", "tcp"), tuple(raw["from"]), raw.get("route", {}), raw.get("address", ""))
+    option, sources = _option(raw["port"]), _option(raw["from"])
+    first, _, last = ("0" if option else str(raw["port"])).partition("-")
+    return Port(
+        raw["name"],
+        int(first),
+        int(last or first),
+        raw.get("protocol", "tcp"),
+        () if sources else tuple(raw["from"]),
+        raw.get("route", {}),
+        raw.get("address", ""),
+        raw.get("published", False),
+        option,
+        sources,
+    )
+
+
+def _option(value: Any) -> str:
+    """The option whose value it is; empty when it is a value."""
+    found = OPTION.fullmatch(value) if isinstance(value, str) else None
+    return found[1] if found else ""
+
+
+def _is_range(first: int, last: int) -> bool:
+    return 1 <= first <= last <= 65535
+
+
+def _network(raw: Mapping[str, Any]) -> NetworkSpec:
+    return NetworkSpec(raw["kind"], raw["default"], raw.get("node_prefix"), raw.get("shortest", 8), raw.get("longest", raw.get("node_prefix", 30)))
+
+
+def resolve(manifest: Manifest, values: Mapping[str, Any], known: Collection[str], file: str) -> tuple[Manifest, list[Problem]]:
+    """The manifest with the values of options in its ports and domains, and what is wrong with them.
+
+    :param values: variable -> value of all hosts. ``known``: who a port may be open to.
+    """
+    problems: list[Problem] = []
+
+    def wrong(option: str, allowed: str) -> None:
+        text = f"is {quoted(values.get(option))}. Allowed: {allowed}, and no template."
+        problem = Problem(file, ("options", manifest.name, option), text)
+        if problem not in problems:
+            problems.append(problem)
+
+    ports = []
+    for port in manifest.ports:
+        if port.option:
+            first, _, last = str(values.get(port.option)).partition("-")
+            if first.isdecimal() and (last or first).isdecimal() and _is_range(int(first), int(last or first)):
+                port = replace(port, first=int(first), last=int(last or first))
+            else:
+                wrong(port.option, "a port from 1 to 65535, or a range first-last of such")
+        if port.sources_option:
+            sources = values.get(port.sources_option)
+            if isinstance(sources, list) and set(map(str, sources)) <= set(known):
+                port = replace(port, sources=tuple(map(str, sources)))
+            else:
+                wrong(port.sources_option, f"a list of components, {listed(name for name in known if name in SOURCES)}, or networks of components")
+        ports.append(port)
+    domains = tuple(str(values.get(_option(domain), "")) if _option(domain) else domain for domain in manifest.domains)
+    return replace(manifest, ports=tuple(ports), domains=domains), problems
 
 
 def _route(manifest: Manifest, index: int, port: Port, manifests: Mapping[str, Manifest]) -> Iterable[Problem]:
@@ -237,11 +305,16 @@ def _route(manifest: Manifest, index: int, port: Port, manifests: Mapping[str, M
 def _references(manifest: Manifest, slots: Mapping[str, Slot], manifests: Mapping[str, Manifest]) -> Iterable[Problem]:
     """Names in a manifest that mean nothing."""
     both = [*slots, *manifests]
+    sources = [*SOURCES, *networks_of(manifests.values()), *manifests]
     for part, names in (("requires", manifest.requires), ("conflicts", manifest.conflicts)):
         for index, name in enumerate(names):
             if name not in both:
                 text = f"is {quoted(name)}, neither a slot nor a component.{did_you_mean(name, both)}"
                 yield Problem(manifest.file, (part, index), f"{text} Allowed: the slots {listed(slots)}, or a folder of roles/ with a manifest.")
+    for name in manifest.networks:
+        if name in (*SOURCES, *both, *(other for each in manifests.values() if each is not manifest for other in each.networks)):
+            text = f"is the name of a slot, a component, another component's network, or {listed(SOURCES, 'or')}. Rename it."
+            yield Problem(manifest.file, ("networks", name), text)
     for name, group in manifest.groups.items():
         if name in (*slots, *manifests, *(other for each in manifests.values() if each is not manifest for other in each.groups)):
             yield Problem(manifest.file, ("groups", name), "is the name of a slot, a component or another component's group. Rename it.")
@@ -261,9 +334,9 @@ def _references(manifest: Manifest, slots: Mapping[str, Slot], manifests: Mappin
             yield Problem(manifest.file, ("life", "leave"), f"names {tasks} of the role, which does not exist. Write it, or remove the line.")
     for index, port in enumerate(manifest.ports):
         for source in port.sources:
-            if source not in SOURCES and source not in manifests:
-                text = f"is {quoted(source)}, not a component.{did_you_mean(source, [*SOURCES, *manifests])}"
-                yield Problem(manifest.file, ("ports", index, "from"), f"{text} Allowed: components, {listed(SOURCES)}.")
+            if source not in sources:
+                text = f"is {quoted(source)}, neither a component nor a network of one.{did_you_mean(source, sources)}"
+                yield Problem(manifest.file, ("ports", index, "from"), f"{text} Allowed: components, their networks, {listed(SOURCES)}.")
         yield from _route(manifest, index, port, manifests)
     for index, artifact in enumerate(manifest.stepwise):
         if artifact not in manifest.artifacts:

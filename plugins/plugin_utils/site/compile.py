@@ -6,22 +6,25 @@ from __future__ import annotations
 import stat
 from collections import ChainMap
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from types import MappingProxyType
 from typing import Any
 
-from ansible_collections.ashlar.stack.plugins.plugin_utils.site.catalogue import ComponentCatalogue, as_tuple
+from ansible_collections.ashlar.stack.plugins.plugin_utils.site.catalogue import SOURCES, ComponentCatalogue, as_tuple, networks_of, resolve
 from ansible_collections.ashlar.stack.plugins.plugin_utils.site.choice import choose
 from ansible_collections.ashlar.stack.plugins.plugin_utils.site.memory import recall
 from ansible_collections.ashlar.stack.plugins.plugin_utils.site.models import (
     EVERY_NODE,
     LAYERS,
+    NETWORK_KINDS,
     NODE_CLASSES,
     NOTHING,
     RETIRING,
     Manifest,
     Memory,
     Networks,
+    NetworkSpec,
     Node,
     Plan,
     Problem,
@@ -31,15 +34,12 @@ from ansible_collections.ashlar.stack.plugins.plugin_utils.site.models import (
     Stack,
 )
 from ansible_collections.ashlar.stack.plugins.plugin_utils.site.network import check_networks, parse_networks
-from ansible_collections.ashlar.stack.plugins.plugin_utils.site.nodes import RawNode, parse_nodes
+from ansible_collections.ashlar.stack.plugins.plugin_utils.site.nodes import RawNode, check_labels, parse_nodes
 from ansible_collections.ashlar.stack.plugins.plugin_utils.site.options import check_options, check_variable_files
 from ansible_collections.ashlar.stack.plugins.plugin_utils.site.placement import check_counts, check_ports, components_of, leaving, place, place_groups
 from ansible_collections.ashlar.stack.plugins.plugin_utils.site.reading import duplicate_keys, listed, quoted, read_yaml
 from ansible_collections.ashlar.stack.plugins.plugin_utils.site.structure import check
 from ansible_collections.ashlar.stack.plugins.plugin_utils.site.versions import check_upgrade, choose_versions
-
-CLUSTER_DOMAIN = "kubernetes_control_cluster_domain"
-"""The option that says below which domain Services have names."""
 
 
 def plan_site(
@@ -74,9 +74,7 @@ def plan_site(
     if structural:
         raise SiteError(problems + structural)
 
-    networks, wrong_networks = parse_networks(raw_site.get("networks", {}), str(site_file))
-    problems += wrong_networks
-    site = _site(raw_site, site_file, networks)
+    site = _site(raw_site, site_file)
     problems += check_credentials(site.directory / "credentials")
     problems += check_variable_files(catalogue, site.directory, read_variables)
     stack: Stack | None = None
@@ -125,34 +123,42 @@ def compile_plan(
     chosen, wrong = choose(site, stack, catalogue)
     found += wrong
     found += check_options(catalogue, chosen, site.options, site.file)
-    found += check_domain(site)
+    given = ChainMap(settings[0], _options(site), settings[1], _defaults(catalogue, chosen))  # type: ignore[arg-type]
+    catalogue, wrong = _resolved(catalogue, chosen, given, site.file)
+    found += wrong
+    own = [catalogue.manifests[name] for name in chosen]
+    takers = {network: name for name, manifest in catalogue.manifests.items() for network in manifest.networks if found or name not in chosen}
+    # What a wrong choice has left out may be meant all the same.
+    specs = networks_of([*own, *(catalogue.manifests[name] for network, name in takers.items() if found and network in site.networks)])
+    networks, wrong = parse_networks(site.networks, site.file, specs, takers)
+    found += wrong
+    found += check_domain(site, own)
     versions, wrong = choose_versions(site, release, chosen, catalogue)
     found += wrong
     found += check_upgrade(site, versions, chosen, catalogue)
-    contributions, wrong = contributions_of([catalogue.manifests[name] for name in chosen])
+    contributions, wrong = contributions_of(own)
     found += wrong
     placed: dict[str, list[Node]] = {}
     grouped: dict[str, list[Node]] = {}
     leaves: dict[str, list[str]] = {}
     if nodes is not None:
         placed = {name: place(catalogue.manifests[name].placement, nodes, memory.carriers.get(name, ())) for name in chosen}
-        given = ChainMap(settings[0], _options(site), settings[1], _defaults(catalogue, chosen))  # type: ignore[arg-type]
-        grouped, wrong = place_groups([catalogue.manifests[name] for name in chosen], nodes, memory, given, site.file)
+        grouped, wrong = place_groups(own, nodes, memory, given, site.file)
         found += wrong
         leaves = leaving(memory, {**placed, **grouped}, nodes)
         found += check_groups(_groups(catalogue, chosen, nodes, placed, grouped, leaves), existing, site.file)
         found += check_names(nodes, catalogue.manifests.values())
+        found += check_labels(nodes, own)
         found += check_counts(site, chosen, catalogue, nodes)
         found += check_ports(placed, catalogue)
-    if site.networks:
-        carriers = {node.name for name in chosen if "overlay" in catalogue.manifests[name].fills for node in placed.get(name, ())}
-        found += check_networks(site.networks, nodes or (), len(carriers), site.file)
-    if found or site.networks is None or (nodes is None and not pending):
+    carriers = {node.name for manifest in own if "overlay" in manifest.fills for node in placed.get(manifest.name, ())}
+    found += check_networks(networks, specs, nodes or (), len(carriers), site.file)
+    if found or (nodes is None and not pending):
         raise SiteError(found)
     if nodes is None:
         empty = (EVERY_NODE, *NODE_CLASSES, *sorted(catalogue.manifests), *_own_groups(catalogue), RETIRING)
-        return Plan({name: [] for name in empty}, _site_variables(site, site.networks), {}, {}, {})
-    return _plan(site, site.networks, catalogue, chosen, versions, nodes, placed, grouped, leaves, contributions)
+        return Plan({name: [] for name in empty}, _site_variables(site, networks, specs), {}, {}, {})
+    return _plan(site, networks, specs, catalogue, chosen, versions, nodes, placed, grouped, leaves, contributions)
 
 
 def contributions_of(chosen: Sequence[Manifest]) -> tuple[dict[str, dict[str, dict[str, Any]]], list[Problem]]:
@@ -218,10 +224,9 @@ def check_names(nodes: Iterable[Node], manifests: Iterable[Manifest]) -> Iterabl
             yield Problem(node.file, ("hosts", node.name), text)
 
 
-def check_domain(site: Site) -> Iterable[Problem]:
-    """Whether the site's names are another DNS's, by which nodes and pods would ask for them in vain."""
-    services = site.options.get("kubernetes_control", {}).get(CLUSTER_DOMAIN, "cluster.local")
-    for domain, owner in (("consul", "Consul"), (str(services), "Services of Kubernetes")):
+def check_domain(site: Site, manifests: Iterable[Manifest]) -> Iterable[Problem]:
+    """Whether the site's names are another DNS's, where they would be asked for in vain."""
+    for domain, owner in ((domain, manifest.name) for manifest in manifests for domain in manifest.domains):
         if site.domain == domain or site.domain.endswith(f".{domain}"):
             text = f"is {quoted(site.domain)}. Names below {domain} belong to {owner} and resolve nowhere else. Allowed: a domain of your own,"
             yield Problem(site.file, ("domain",), f"{text} for example {site.name}.example.com.")
@@ -255,7 +260,7 @@ def check_credentials(folder: Path) -> Iterable[Problem]:
         yield Problem(str(file), (), text)
 
 
-def _site(raw: Mapping[str, Any], file: Path, networks: Networks | None) -> Site:
+def _site(raw: Mapping[str, Any], file: Path) -> Site:
     return Site(
         name=str(raw["site"]),
         domain=str(raw["domain"]),
@@ -263,7 +268,7 @@ def _site(raw: Mapping[str, Any], file: Path, networks: Networks | None) -> Site
         release=str(raw["release"]),
         file=str(file),
         directory=file.parent,
-        networks=networks,
+        networks=raw.get("networks", {}),
         slots={str(slot): as_tuple(choice) for slot, choice in raw.get("slots", {}).items()},
         extras=as_tuple(raw.get("extras", ())),
         versions={str(name): str(version) for name, version in raw.get("versions", {}).items()},
@@ -275,6 +280,7 @@ def _site(raw: Mapping[str, Any], file: Path, networks: Networks | None) -> Site
 def _plan(
     site: Site,
     networks: Networks,
+    specs: Mapping[str, NetworkSpec],
     catalogue: ComponentCatalogue,
     chosen: list[str],
     versions: dict[str, str],
@@ -288,7 +294,7 @@ def _plan(
     groups = _groups(catalogue, chosen, nodes, placed, grouped, leaves)
     # Certificates and templates of one component may name a variable of another, whose role's defaults they can't see.
     defaults = _defaults(catalogue, chosen)
-    variables = _site_variables(site, networks)
+    variables = _site_variables(site, networks, specs)
     variables |= {
         "site_nodes": {
             node.name: {
@@ -334,6 +340,18 @@ def _plan(
     for name in groups[RETIRING]:
         hosts[name] = {**hosts[name], "node_retiring": _retiring(catalogue, name, leaves)}
     return Plan(groups, variables, _options(site), defaults, {node.name: hosts[node.name] for node in nodes})
+
+
+def _resolved(
+    catalogue: ComponentCatalogue, chosen: Sequence[str], given: Mapping[str, Any], file: str
+) -> tuple[ComponentCatalogue, list[Problem]]:
+    """The catalogue with the site's values in the manifests of the chosen components, and what is wrong with these."""
+    known = (*SOURCES, *networks_of(catalogue.manifests.values()), *catalogue.manifests)
+    manifests, problems = dict(catalogue.manifests), []
+    for name in chosen:
+        manifests[name], wrong = resolve(manifests[name], given, known, file)
+        problems += wrong
+    return replace(catalogue, manifests=manifests), problems
 
 
 def _options(site: Site) -> dict[str, Any]:
@@ -398,7 +416,7 @@ def _groups(
     return groups
 
 
-def _site_variables(site: Site, networks: Networks) -> dict[str, Any]:
+def _site_variables(site: Site, networks: Networks, specs: Mapping[str, NetworkSpec]) -> dict[str, Any]:
     """What is known of a site whatever machines it has."""
     return {
         "site_name": site.name,
@@ -409,11 +427,10 @@ def _site_variables(site: Site, networks: Networks) -> dict[str, Any]:
         "site_credentials": str(site.directory / "credentials"),
         "site_checksums": site.checksums,
         "site_networks": {
-            "pods": str(networks.pods),
-            "services": str(networks.services),
-            "services_first": str(networks.services[1]),
             "admin": [str(network) for network in networks.admin],
+            **{name: str(network) for name, network in networks.inner.items()},
         },
+        "network_kinds": {kind: [name for name, spec in specs.items() if spec.kind == kind] for kind in NETWORK_KINDS},
     }
 
 
@@ -444,6 +461,7 @@ def _ports(manifests: Sequence[Manifest], own: bool = False) -> list[dict[str, A
         {"component": manifest.name, "name": port.name, "port": port.shown, "protocol": port.protocol, "from": list(port.sources)}
         | ({"route": dict(port.route)} if own and port.route else {})
         | ({"address": port.address} if own and port.address else {})
+        | ({"published": True} if port.published else {})
         for manifest in manifests
         for port in manifest.ports
     ]

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 LAYERS = ("base", "runtime", "coordination", "orchestration", "network", "ingress", "storage", "observability", "management")
+NETWORK_KINDS = ("containers", "virtual")
 NODE_CLASSES = ("control", "worker", "edge", "storage")
 EVERY_NODE = "nodes"
 """The group of all hosts of the inventory that are nodes."""
@@ -56,10 +57,13 @@ class Slot:
 
 @dataclass(frozen=True, slots=True)
 class Port:
-    """``first`` and ``last`` are equal but for a range. ``sources``: components, ``nodes``, ``pods``, ``admin`` or ``any``.
+    """``first`` and ``last`` are equal but for a range. ``sources``: components, networks of components, ``nodes``, ``admin`` or ``any``.
+
+    Either may be an option's (``option``, ``sources_option``): then they are 0 and empty until ``resolve`` puts its value there.
 
     ``route``: host, path and protocol by which the edge serves it, as written in the manifest; empty when it doesn't.
     ``address``: the one address at which it listens, a template; empty when that is not known.
+    ``published``: what comes in there is sent elsewhere, so it is known by the port that the sender addressed.
     """
 
     name: str
@@ -69,6 +73,9 @@ class Port:
     sources: tuple[str, ...]
     route: Mapping[str, str] = field(default_factory=dict)
     address: str = ""
+    published: bool = False
+    option: str = ""
+    sources_option: str = ""
 
     @property
     def shown(self) -> int | str:
@@ -77,6 +84,20 @@ class Port:
     def overlaps(self, first: int, last: int, protocol: str) -> bool:
         """Whether a listener on ``first`` to ``last`` would be in the way."""
         return protocol == self.protocol and self.first <= last and first <= self.last
+
+
+@dataclass(frozen=True, slots=True)
+class NetworkSpec:
+    """A network that a component takes from the site. ``kind``: ``containers`` (addresses of applications) or ``virtual`` (addresses that nobody has).
+
+    ``node_prefix``: prefix length of a node's part of it; None when it is not divided. ``shortest`` and ``longest``: allowed prefix lengths.
+    """
+
+    kind: str
+    default: str
+    node_prefix: int | None
+    shortest: int
+    longest: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -106,6 +127,7 @@ class Manifest:
 
     ``accepts``: what others may contribute to it, kind -> a sentence. ``contributes``: component -> kind -> name -> content, a template.
     ``groups``: some of its nodes, by a name that is a group of the inventory. ``life`` is as written there.
+    ``domains``: DNS domains that it answers for, or options that name one. ``node_labels``: label of nodes -> who sets it.
     """
 
     name: str
@@ -131,6 +153,9 @@ class Manifest:
     limits: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
     groups: Mapping[str, Placement] = field(default_factory=dict)
     life: Mapping[str, Any] = field(default_factory=dict)
+    networks: Mapping[str, NetworkSpec] = field(default_factory=dict)
+    domains: tuple[str, ...] = ()
+    node_labels: Mapping[str, str] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)
@@ -169,16 +194,15 @@ class Node:
 
 @dataclass(frozen=True, slots=True)
 class Networks:
-    """The site's IPv4 networks; ``admin`` may reach SSH and the API."""
+    """The site's IPv4 networks; ``admin`` may reach SSH and the API. ``inner``: those of components, by name."""
 
-    pods: IPv4Network
-    services: IPv4Network
     admin: tuple[IPv4Network, ...]
+    inner: Mapping[str, IPv4Network]
 
 
 @dataclass(frozen=True, slots=True)
 class Site:
-    """The site file, its structure checked. ``slots`` and ``options`` are as written there, choices as tuples."""
+    """The site file, its structure checked. ``networks``, ``slots`` and ``options`` are as written there, choices as tuples."""
 
     name: str
     domain: str
@@ -186,7 +210,7 @@ class Site:
     release: str
     file: str
     directory: Path
-    networks: Networks | None
+    networks: Mapping[str, Any]
     slots: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
     extras: tuple[str, ...] = ()
     versions: Mapping[str, str] = field(default_factory=dict)

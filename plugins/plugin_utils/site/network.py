@@ -3,68 +3,68 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Iterable, Mapping, Sequence
 from ipaddress import IPv4Network, IPv6Network
 from typing import Any
 
-from ansible_collections.ashlar.stack.plugins.plugin_utils.site.models import Networks, Node, Path_, Problem
-from ansible_collections.ashlar.stack.plugins.plugin_utils.site.reading import quoted
+from ansible_collections.ashlar.stack.plugins.plugin_utils.site.models import Networks, NetworkSpec, Node, Path_, Problem
+from ansible_collections.ashlar.stack.plugins.plugin_utils.site.reading import did_you_mean, listed, quoted
 
-PODS = "10.244.0.0/16"
-SERVICES = "10.96.0.0/16"
 ADMIN = ("0.0.0.0/0",)
-NODE_PREFIX = 24
-"""Each node has a network of this prefix length for its pods."""
 
 _UNUSABLE = tuple(IPv4Network(text) for text in ("0.0.0.0/8", "127.0.0.0/8", "169.254.0.0/16", "224.0.0.0/4", "240.0.0.0/4"))
 
 
-def parse_networks(raw: Mapping[str, Any], file: str) -> tuple[Networks | None, list[Problem]]:
-    """``networks`` of a site file whose structure was checked; None with the problems if one of them is no network."""
+def parse_networks(raw: Mapping[str, Any], file: str, specs: Mapping[str, NetworkSpec], takers: Mapping[str, str]) -> tuple[Networks, list[Problem]]:
+    """``networks`` of a site file whose structure was checked; those that are no networks are left out.
+
+    :param specs: networks that the site's components take. ``takers``: networks of other components -> who takes them.
+    """
     problems: list[Problem] = []
-    pods = _network(raw.get("pods", PODS), file, ("networks", "pods"), problems)
-    services = _network(raw.get("services", SERVICES), file, ("networks", "services"), problems)
-    admin = [_network(text, file, ("networks", "admin", index), problems) for index, text in enumerate(raw.get("admin", ADMIN))]
-    for name, network in (("pods", pods), ("services", services)):
+    for name in raw:
+        allowed = sorted(["admin", *specs])
+        if name in takers and name not in specs:
+            text = f"is a network of {takers[name]}, which is not part of this site. Remove it, or choose {takers[name]}."
+            problems.append(Problem(file, ("networks", name), text))
+        elif name not in allowed:
+            problems.append(Problem(file, ("networks", name), f"is an unknown key.{did_you_mean(name, allowed)} Allowed: {listed(allowed)}."))
+    inner = {}
+    for name, spec in specs.items():
+        network = _network(raw.get(name, spec.default), file, ("networks", name), problems)
         unusable = next((other for other in _UNUSABLE if network and network.overlaps(other)), None)
         if unusable:
             private = "10.0.0.0/8, 172.16.0.0/12 or 192.168.0.0/16"
             text = f"is {network}, which has addresses of {unusable}, not usable for hosts. Take a network in {private}."
             problems.append(Problem(file, ("networks", name), text))
-    if problems or pods is None or services is None:
-        return None, problems
-    return Networks(pods, services, tuple(network for network in admin if network)), []
+        elif network:
+            inner[name] = network
+    admin = [_network(text, file, ("networks", "admin", index), problems) for index, text in enumerate(raw.get("admin", ADMIN))]
+    return Networks(tuple(network for network in admin if network), inner), problems
 
 
-def check_networks(networks: Networks, nodes: Sequence[Node], pod_nodes: int, file: str) -> Iterable[Problem]:
+def check_networks(networks: Networks, specs: Mapping[str, NetworkSpec], nodes: Sequence[Node], carriers: int, file: str) -> Iterable[Problem]:
     """What is wrong between the networks and the nodes.
 
-    :param pod_nodes: how many nodes carry pods; 0 when the site has no overlay.
+    :param carriers: how many nodes have a part of a network that is divided.
     """
-    pods, services = networks.pods, networks.services
-    if pods.overlaps(services):
-        yield Problem(file, ("networks", "services"), f"is {services}, which overlaps pods {pods}. Give networks that have no address in common.")
-    for name, network in (("pods", pods), ("services", services)):
+    for (one, first), (other, second) in itertools.combinations(networks.inner.items(), 2):
+        if first.overlaps(second):
+            yield Problem(file, ("networks", other), f"is {second}, which overlaps {one} {first}. Give networks that have no address in common.")
+    for name, network in networks.inner.items():
+        spec = specs[name]
         inside = [node for node in nodes if node.address in network]
         if inside:
             others = f" and {len(inside) - 1} more" if len(inside) > 1 else ""
             text = f"is {network}, which holds the address {inside[0].address} of {inside[0].name}{others}. Give a network that no node is in."
             yield Problem(file, ("networks", name), text)
-    if pod_nodes:
-        room = 2 ** (NODE_PREFIX - pods.prefixlen) if pods.prefixlen <= NODE_PREFIX else 0
-        if room < pod_nodes:
-            found = f"is {pods}, with room for {room} nodes of a /{NODE_PREFIX} each"
-            fits = NODE_PREFIX - (pod_nodes - 1).bit_length()
-            text = f"{found}; there are {pod_nodes}. Allowed: a prefix length of {fits} or less."
-            yield Problem(file, ("networks", "pods"), text)
-        if pods.prefixlen < 8:
-            yield Problem(file, ("networks", "pods"), f"is {pods}. Allowed: at most 65,536 nodes' networks, a prefix length of 8 or more.")
-        if services.prefixlen > 24:
-            text = f"is {services}, {services.num_addresses} addresses. Allowed: at least 256, a prefix length of 24 or less."
-            yield Problem(file, ("networks", "services"), text)
-        if services.prefixlen < 12:
-            text = f"is {services}. Allowed: at most 20 bits for Services, a prefix length of 12 or more (a limit of the API server)."
-            yield Problem(file, ("networks", "services"), text)
+        if not spec.shortest <= network.prefixlen <= spec.longest:
+            text = f"is {network}, {network.num_addresses:,} addresses. Allowed: a prefix length from {spec.shortest} to {spec.longest}."
+            yield Problem(file, ("networks", name), text)
+        elif spec.node_prefix and carriers > 2 ** (spec.node_prefix - network.prefixlen):
+            found = f"is {network}, with room for {2 ** (spec.node_prefix - network.prefixlen)} nodes of a /{spec.node_prefix} each"
+            fits = spec.node_prefix - (carriers - 1).bit_length()
+            yield Problem(file, ("networks", name), f"{found}; there are {carriers}. Allowed: a prefix length of {fits} or less.")
 
 
 def _network(text: Any, file: str, path: Path_, problems: list[Problem]) -> IPv4Network | None:

@@ -10,16 +10,12 @@ from dataclasses import dataclass
 from ipaddress import AddressValueError, IPv4Address, IPv6Address
 from typing import Any
 
-from ansible_collections.ashlar.stack.plugins.module_utils.kubernetes_nodes import ROLE, ROLES
-from ansible_collections.ashlar.stack.plugins.plugin_utils.site.models import NODE_CLASSES, Node, Path_, Problem
+from ansible_collections.ashlar.stack.plugins.plugin_utils.site.models import NODE_CLASSES, Manifest, Node, Path_, Problem
 from ansible_collections.ashlar.stack.plugins.plugin_utils.site.reading import did_you_mean, listed, quoted
 
 LOCALHOST = ("localhost", "127.0.0.1", "::1")
 _LABEL_VALUE = re.compile(r"([A-Za-z0-9]([A-Za-z0-9._-]{0,61}[A-Za-z0-9])?)?")
 _DNS_LABEL = re.compile(r"[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?")
-# The labels of Kubernetes that somebody else sets: roles of their own are the site's business.
-_SET = {ROLE + role: f"node_classes, from {node_class}" for node_class, role in ROLES.items()}
-_SET |= {f"kubernetes.io/{name}": "the kubelet" for name in ("arch", "hostname", "os")}
 _VALUE_WORDS = "at most 63 letters, digits, '-', '_' and '.', starting and ending with a letter or digit"
 
 
@@ -59,6 +55,14 @@ def parse_nodes(raw: Iterable[RawNode], groups: Collection[str] = ()) -> tuple[l
             nodes.append(Node(host.name, address, classes, zone, region, labels, port, host.file))
     problems += _twice(nodes)
     return nodes, problems
+
+
+def check_labels(nodes: Iterable[Node], manifests: Iterable[Manifest]) -> Iterable[Problem]:
+    """Labels among the nodes' own that a component sets."""
+    setters = {label: who for manifest in manifests for label, who in manifest.node_labels.items()}
+    for node in nodes:
+        for label in (label for label in node.labels if label in setters):
+            yield Problem(node.file, ("hosts", node.name, "node_labels", label), f"is set by {setters[label]}. Remove it here.")
 
 
 def safe_name(text: Any) -> str:
@@ -172,8 +176,6 @@ def _labels(host: RawNode, problems: list[Problem]) -> dict[str, str]:
         if bad_prefix or not name or not _LABEL_VALUE.fullmatch(name):
             text = f"is not a label's name. Allowed: {_VALUE_WORDS}, with a DNS name and a slash before it if need be (example.com/disk)."
             problems.append(Problem(host.file, (*where, str(key)), text))
-        elif key in _SET:
-            problems.append(Problem(host.file, (*where, str(key)), f"is set by {_SET[key]}. Remove it here."))
         if not isinstance(content, str) or not _LABEL_VALUE.fullmatch(content):
             text = f"is {quoted(content)}. Allowed: a text of {_VALUE_WORDS}, or empty; numbers and true/false in quotation marks."
             problems.append(Problem(host.file, (*where, str(key)), text))

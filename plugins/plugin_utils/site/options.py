@@ -23,6 +23,7 @@ PLAN_VARIABLES = (
     "site_credentials",
     "site_checksums",
     "site_networks",
+    "network_kinds",
     "site_nodes",
     "site_components",
     "component_layers",

@@ -10,10 +10,9 @@ locals {
   name       = try(tostring(local.site.site), "")
   domain     = try(tostring(local.site.domain), "")
   stack_name = try(tostring(local.site.stack), "")
-  networks = {
-    pods     = try(local.site.networks.pods, "10.244.0.0/16")
-    services = try(local.site.networks.services, "10.96.0.0/16")
-  }
+  networks = merge([for name in local.components : {
+    for network, about in try(local.manifests[name].networks, {}) : network => try(tostring(local.site.networks[network]), about.default)
+  }]...)
   admin    = distinct(try([for network in local.site.networks.admin : tostring(network)], ["0.0.0.0/0"]))
   options  = try(local.site.options, {})
   node_all = ["control", "edge", "storage", "worker"]
@@ -51,11 +50,12 @@ locals {
   components = sort([for name in local.wanted : name if contains(keys(local.manifests), name)])
 
   # Each manifest's class of nodes: where its component runs, and what `from: <component>` means.
+  containers = flatten([for name, manifest in local.manifests : [for network, about in try(manifest.networks, {}) : network if about.kind == "containers"]])
   classes = { for name, manifest in local.manifests : name => (
     try(manifest.nodes.class, "all") == "all" ? local.node_all : [manifest.nodes.class]
   ) }
 
-  # A port may be a template of one variable: the site's option, else the role's default.
+  # A port, or to whom it is open, may be a template of one variable: the site's option, else the role's default.
   variable = "^\\{\\{\\s*([a-z_][a-z0-9_]*)\\s*\\}\\}$"
   values = merge(concat(
     [for name in local.components : try(yamldecode(file("${local.repository}/roles/${name}/defaults/main.yml")), {})],
@@ -66,7 +66,9 @@ locals {
     name      = port.name
     text      = can(regex(local.variable, tostring(port.port))) ? try(tostring(local.values[regex(local.variable, tostring(port.port))[0]]), tostring(port.port)) : tostring(port.port)
     protocol  = try(port.protocol, "tcp")
-    from      = [for source in port.from : tostring(source)]
+    from = [
+      for source in try([for source in port.from : source], local.values[regex(local.variable, port.from)[0]], []) : tostring(source)
+    ]
   }]])
   range   = "^[0-9]{1,5}(-[0-9]{1,5})?$"
   unclear = [for port in local.written : port if !can(regex(local.range, port.text))]
@@ -80,16 +82,10 @@ locals {
 
   # What every host lets in besides (roles/firewall does the same).
   firewall = {
-    node_ports = try(tostring(local.values.firewall_node_ports), "30000-32767")
-    from       = try([for source in local.values.firewall_node_ports_from : tostring(source)], [])
-    extra      = try([for port in local.values.firewall_extra_ports : port], [])
+    extra = try([for port in local.values.firewall_extra_ports : port], [])
   }
   host = concat(
     [{ component = "host", name = "ssh", port = tostring(var.ssh_port), protocol = "tcp", from = [var.bastion ? "bastion" : "admin"], classes = local.node_all }],
-    [for protocol in ["tcp", "udp"] :
-      { component = "host", name = "node-ports", port = local.firewall.node_ports, protocol = protocol, from = local.firewall.from, classes = local.node_all }
-      if contains(local.components, "firewall") && length(local.firewall.from) > 0
-    ],
     [for port in local.firewall.extra :
       { component = "host", name = port.name, port = tostring(port.port), protocol = try(port.protocol, "tcp"), from = [for source in port.from : tostring(source)], classes = local.node_all }
       if contains(local.components, "firewall")
@@ -98,7 +94,8 @@ locals {
       { component = "host", name = "edge-${number}", port = tostring(number), protocol = "tcp", from = ["any"], classes = ["edge"] }
     ],
   )
-  all = concat([for port in local.ports : merge(port, { classes = local.classes[port.component] })], local.host)
+  # Clouds' rules are for TCP and UDP.
+  all = concat([for port in local.ports : merge(port, { classes = local.classes[port.component] }) if contains(["tcp", "udp"], port.protocol)], local.host)
 
   # One entry a class and source: a component that is not chosen has no nodes. Two components that open the same to the same source give one rule.
   opened = flatten([for port in local.all : [for class in port.classes : [for source in port.from : {
@@ -108,7 +105,7 @@ locals {
     component = "${port.component} ${port.name}"
     sources = (
       source == "any" ? ["any"] : source == "admin" ? ["admin"] : source == "bastion" ? ["bastion"] :
-      contains(["nodes", "pods"], source) ? local.node_all : contains(local.components, source) ? local.classes[source] : []
+      contains(concat(["nodes"], local.containers), source) ? local.node_all : contains(local.components, source) ? local.classes[source] : []
     )
   }]]])
   grouped = { for entry in local.opened : "${entry.class}/${entry.protocol}-${entry.port}" => entry... }

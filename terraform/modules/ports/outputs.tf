@@ -54,7 +54,7 @@ output "admin" {
 }
 
 output "networks" {
-  description = "pods and services of the site, which the nodes' network must not overlap."
+  description = "The networks that the site's components take, which the nodes' network must not overlap."
   value       = local.networks
 
   precondition {

@@ -17,6 +17,7 @@ ROLE = Path(__file__).parents[3] / "roles" / "consul"
 def services(ports: list[dict[str, Any]], health: list[dict[str, Any]]) -> dict[str, dict[str, Any]]:
     variables = {**yaml.safe_load((ROLE / "defaults/main.yml").read_text()), **yaml.safe_load((ROLE / "vars/main.yml").read_text())}
     variables |= {"node_ports": ports, "node_health": health, "node_address": "192.0.2.1", "site_domain": "prod.example.com"}
+    variables["network_kinds"] = {"containers": ["pods"], "virtual": []}
     text = (ROLE / "templates/etc/consul/services.json.j2").read_text()
     made = Templar(loader=DataLoader(), variables=variables).template(trust_as_template(text))
     return {entry["id"]: entry for entry in (json.loads(made) if isinstance(made, str) else made)["services"]}

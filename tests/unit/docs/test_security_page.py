@@ -15,6 +15,9 @@ PAGE = (ROOT / "docs/security.md").read_text(encoding="utf-8")
 MANIFESTS: dict[str, dict[str, Any]] = {
     path.parents[1].name: yaml.safe_load(path.read_text(encoding="utf-8")) for path in sorted((ROOT / "roles").glob("*/meta/component.yml"))
 }
+DEFAULTS: dict[str, Any] = {
+    name: value for path in (ROOT / "roles").glob("*/defaults/main.yml") for name, value in yaml.safe_load(path.read_text(encoding="utf-8")).items()
+}
 
 
 def rows(heading: str) -> list[list[str]]:
@@ -39,5 +42,5 @@ def test_every_port_that_the_firewall_opens_is_told() -> None:
         for port in manifest.get("ports", []):
             if "address" in port:
                 continue  # CoreDNS: an address that only the node itself has
-            for number in str(port["port"]).split("-"):
+            for number in str(DEFAULTS.get(str(port["port"]).strip("{ }"), port["port"])).split("-"):
                 assert re.search(rf"\b{number}\b", told), f"{component} listens on {number}, and the page does not say so"

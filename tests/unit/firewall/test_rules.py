@@ -38,6 +38,7 @@ def rules(nodes: int = 3, **changed: Any) -> str:
         "site_ports": PORTS,
         "site_nodes": {f"n{number}": {"address": address} for number, address in enumerate(addresses)},
         "site_networks": {"pods": "10.244.0.0/16", "services": "10.96.0.0/16", "admin": ["192.0.2.0/24", "192.0.2.128/25"]},
+        "network_kinds": {"containers": ["pods"], "virtual": ["services"]},
         "component_addresses": {"etcd": addresses[:3], "kubernetes_control": addresses[:3], "flannel": addresses},
         "contributions": {"firewall": {"incoming": {}}},
         **changed,
@@ -80,7 +81,7 @@ def test_sets_hold_who_the_sources_are() -> None:
     nodes = {"10.0.0.11", "10.0.0.12", "10.0.0.13"}
     assert members(text, "nodes") == nodes
     assert members(text, "pods") == nodes | {"10.244.0.0/16"}
-    assert members(text, "pod_network") == {"10.244.0.0/16"}
+    assert members(text, "containers") == {"10.244.0.0/16"}
     assert members(text, "admin") == {"192.0.2.0/24", "192.0.2.128/25"}
     assert members(text, "of_etcd") == nodes
     assert "absent_component" not in text
@@ -107,11 +108,12 @@ def test_ports_of_the_host_are_open_also_when_a_container_answers() -> None:
 
 
 def test_node_ports_are_open_to_whom_the_site_says() -> None:
-    published = chain(rules(firewall_node_ports_from=["admin"], firewall_node_ports="30000-30999"), "published")
-    assert published == [
-        f'ip saddr @admin meta l4proto {protocol} ct original proto-dst 30000-30999 accept comment "host NodePort Services, from admin"'
-        for protocol in ("tcp", "udp", "sctp")
+    port = {"component": "kubernetes_node", "name": "node-ports", "port": "30000-30999", "protocol": "sctp", "from": ["admin"], "published": True}
+    text = rules(node_ports=[*PORTS, port])
+    assert chain(text, "published") == [
+        'ip saddr @admin meta l4proto sctp ct original proto-dst 30000-30999 accept comment "kubernetes_node node-ports, from admin"'
     ]
+    assert chain(text, "allowed") == chain(rules(), "allowed")
 
 
 @pytest.mark.skipif(os.geteuid() != 0 or not shutil.which("nft"), reason="asks the kernel through nft, as root")
@@ -121,6 +123,7 @@ def test_node_ports_are_open_to_whom_the_site_says() -> None:
         {},
         {"site_networks": {"pods": "10.244.0.0/16", "services": "10.96.0.0/16", "admin": ["0.0.0.0/0", "192.0.2.0/24"]}},
         {"site_networks": {"pods": "10.244.0.0/16", "services": "10.96.0.0/16", "admin": []}},
+        {"site_networks": {"admin": []}, "network_kinds": {"containers": [], "virtual": []}},
         {"firewall_log_drops": True, "node_ports": []},
         {"firewall_extra_ports": [{"name": "web", "port": "80", "protocol": "tcp", "from": ["any", "etcd"]}]},
     ],
@@ -133,10 +136,10 @@ def test_nft_accepts_the_rules(changed: dict[str, Any], tmp_path: Path) -> None:
 
 
 def test_a_pod_does_not_get_its_nodes_rights_on_other_nodes() -> None:
-    assert "ip saddr @pod_network ip daddr @nodes jump to_nodes" in chain(rules(), "passing")
+    assert "ip saddr @containers ip daddr @nodes jump to_nodes" in chain(rules(), "passing")
     ports = [{"component": "api", "name": "api", "port": 6443, "protocol": "tcp", "from": ["nodes", "pods"]}]
     ports += [{"component": "etcd", "name": "client", "port": 2379, "protocol": "tcp", "from": ["etcd", "nodes"]}]
-    from_pods = chain(rules(site_ports=ports, firewall_node_ports_from=["admin"]), "to_nodes")
+    from_pods = chain(rules(site_ports=ports), "to_nodes")
     assert [line.split(" comment")[0] for line in from_pods] == ["icmp type echo-request accept", "tcp dport 6443 accept", "drop"]
 
 

@@ -32,7 +32,7 @@ def asked(arguments: dict[str, Any], variables: dict[str, Any]) -> dict[str, Any
 
 
 def test_a_host_is_asked_about_the_sites_networks_but_for_those_that_hosts_are_in() -> None:
-    site = {"pods": "10.244.0.0/16", "services": "10.96.0.0/16", "services_first": "10.96.0.1", "admin": ["10.0.0.0/8"]}
+    site = {"pods": "10.244.0.0/16", "services": "10.96.0.0/16", "admin": ["10.0.0.0/8"]}
     assert asked({}, {"site_networks": site})["networks"] == {"pods": "10.244.0.0/16", "services": "10.96.0.0/16"}
     assert asked({"networks": {"pods": "10.1.0.0/16"}}, {"site_networks": site})["networks"] == {"pods": "10.1.0.0/16"}
 

@@ -17,6 +17,7 @@ from ansible.parsing.dataloader import DataLoader
 from ansible.template import Templar, trust_as_template
 from ansible.utils.display import Display
 from ansible_collections.ashlar.stack.plugins.filter.object_names import object_names
+from ansible_collections.ashlar.stack.plugins.module_utils import kubernetes_nodes
 from ansible_collections.ashlar.stack.plugins.module_utils.health.log import Failure, Line, recognise
 from ansible_collections.ashlar.stack.plugins.module_utils.preflight.checks import FEATURES
 
@@ -30,7 +31,7 @@ MANIFESTS: dict[str, dict[str, Any]] = {
 }
 PLAYS: list[dict[str, Any]] = yaml.safe_load((ROOT / "site.yml").read_text())
 SLOTS: dict[str, dict[str, Any]] = yaml.safe_load((ROOT / "stacks/slots.yml").read_text())
-SOURCES = {"nodes", "pods", "admin", "any"}
+SOURCES = {"nodes", "admin", "any"} | {network for manifest in MANIFESTS.values() for network in manifest.get("networks") or {}}
 
 
 def options(role: str) -> dict[str, Any]:
@@ -93,7 +94,7 @@ def test_what_a_manifest_names_exists(role: str) -> None:
         for slot in ([other["fills"]] if isinstance(other.get("fills"), str) else other.get("fills") or [])
     }
     for port in manifest.get("ports") or []:
-        unknown = set(port["from"]) - SOURCES - set(MANIFESTS)
+        unknown = set([] if str(port["from"]).startswith("{{") else port["from"]) - SOURCES - set(MANIFESTS)
         assert not unknown, f"port {port['name']} is open to {unknown}, which is no component"
     assert set(manifest.get("requires") or []) <= slots | set(MANIFESTS)
     for check in manifest.get("health") or []:
@@ -312,6 +313,11 @@ def test_every_number_has_limits(role: str) -> None:
     for name, option in options(role).items():
         if {option.get("type"), option.get("elements")} & {"int", "float"} and "choices" not in option:
             assert {"minimum", "maximum"} <= set(limits.get(name, {})), f"{name} may be any number: give it limits in {role}'s manifest"
+
+
+def test_roles_of_nodes_are_labels_that_a_site_may_not_set_itself() -> None:
+    roles = {kubernetes_nodes.ROLE + role for role in kubernetes_nodes.ROLES.values()}
+    assert roles <= set(MANIFESTS["kubernetes_node"]["node_labels"])
 
 
 def test_every_feature_of_the_kernel_that_a_manifest_may_need_is_looked_for() -> None:

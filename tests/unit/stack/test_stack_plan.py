@@ -55,8 +55,8 @@ def test_each_component_and_class_is_a_group_and_what_is_not_chosen_is_empty(pla
 
 def test_the_graph_shows_components_in_the_order_they_go_down(planned: Planned) -> None:
     groups = list(planned().groups)
-    order = [name for name in groups if name in ("base", "containerd", "etcd", "flannel", "kubernetes_node", "metrics_server", "othernet")]
-    assert order == ["base", "containerd", "etcd", "flannel", "kubernetes_node", "metrics_server", "othernet"]
+    order = [name for name in groups if name in ("base", "containerd", "etcd", "kubernetes_node", "flannel", "metrics_server", "othernet")]
+    assert order == ["base", "containerd", "etcd", "kubernetes_node", "flannel", "metrics_server", "othernet"]
 
 
 def test_counts_place_a_component_on_the_first_nodes_of_its_class(planned: Planned) -> None:
@@ -74,7 +74,8 @@ def test_variables_of_all_hosts(planned: Planned, tmp_path: Path) -> None:
     assert variables["site_directory"] == str(tmp_path / "site")
     assert variables["site_credentials"] == str(tmp_path / "site" / "credentials")
     assert variables["site_checksums"] == "published"
-    assert variables["site_networks"] == {"pods": "10.244.0.0/16", "services": "10.96.0.0/16", "services_first": "10.96.0.1", "admin": ["0.0.0.0/0"]}
+    assert variables["site_networks"] == {"pods": "10.244.0.0/16", "services": "10.96.0.0/16", "admin": ["0.0.0.0/0"]}
+    assert variables["network_kinds"] == {"containers": ["pods"], "virtual": ["services"]}
     assert variables["site_nodes"]["node1"] == {"address": "192.0.2.11", "classes": ["control", "worker"], "zone": "", "region": "", "labels": {}}
     labels = {"disk": "ssd", "node-role.kubernetes.io/gpu": ""}
     assert variables["site_nodes"]["node3"] == {"address": "192.0.2.13", "classes": ["control", "worker"], "zone": "b", "region": "", "labels": labels}
@@ -96,11 +97,12 @@ def test_variables_of_all_hosts(planned: Planned, tmp_path: Path) -> None:
 def test_variables_of_one_host(planned: Planned) -> None:
     inventory = planned(nodes={"node4": WORKER})
     control, worker = inventory.hosts["node1"].vars, inventory.hosts["node4"].vars
-    assert worker["node_components"] == ["base", "containerd", "coredns", "flannel", "api_balancer", "kubernetes_node"]
+    assert worker["node_components"] == ["base", "containerd", "api_balancer", "kubernetes_node", "coredns", "flannel"]
     assert worker["node_artifacts"] == ["containerd", "coredns", "flannel", "haproxy", "kubernetes"]
     assert (worker["node_kernel"], control["node_kernel"]) == (["overlay"], ["br_netfilter", "overlay"])
     assert worker["node_certificates"] == [] == worker["node_health"] == worker["node_authorities"]
-    assert {"component": "kubernetes_node", "name": "node-ports", "port": "30000-32767", "protocol": "tcp", "from": ["any"]} in worker["node_ports"]
+    range_ = {"component": "kubernetes_node", "name": "node-ports", "port": "30000-32767", "protocol": "tcp", "from": ["any"], "published": True}
+    assert range_ in worker["node_ports"]
     assert {"component": "etcd", "name": "peer", "port": 2380, "protocol": "tcp", "from": ["etcd"]} in control["node_ports"]
     assert control["node_authorities"] == ["etcd", "kubernetes"]
     assert [(check["component"], check["name"]) for check in control["node_health"]] == [("etcd", "etcd answers")]
@@ -260,7 +262,7 @@ def test_a_site_overrides_slots_networks_and_versions(planned: Planned) -> None:
     assert members(inventory, "othernet") == ALL
     assert members(inventory, "flannel") == []
     assert members(inventory, "metrics_server") == []
-    assert variables["site_networks"] == {**networks, "services_first": "172.20.0.1"}
+    assert variables["site_networks"] == {**networks, "blocks": "10.3.0.0/16"}
     assert variables["artifact_versions"]["etcd"] == "3.6.8"
     assert variables["site_checksums"] == "pinned"
 
@@ -403,3 +405,9 @@ def test_a_text_of_the_site_file_that_is_no_template_stays_none(collection: Path
     text = yaml.safe_dump(SITE) + "options: {etcd: {etcd_extra_arguments: [!unsafe '{{ .CommonLabels.alertname }}', '{{ site_name }}']}}\n"
     variables = shared(inventory_of(write_site(tmp_path / "site", site_text=text), collection, monkeypatch))
     assert Templar(loader=DataLoader(), variables=variables).template(variables["etcd_extra_arguments"]) == ["{{ .CommonLabels.alertname }}", "prod"]
+
+
+def test_ports_and_whom_they_are_open_to_may_be_options(planned: Planned) -> None:
+    options = {"kubernetes_node": {"kubernetes_node_range": "31000-31999", "kubernetes_node_ports_from": ["pods", "etcd"]}}
+    [port] = [port for port in planned(site={"options": options}).hosts["node1"].vars["node_ports"] if port["name"] == "node-ports"]
+    assert (port["port"], port["from"]) == ("31000-31999", ["pods", "etcd"])

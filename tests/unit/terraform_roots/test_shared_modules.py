@@ -181,7 +181,12 @@ SITES: dict[str, dict[str, Any]] = {
     "edges": {"slots": {"load_balancer": ["kubernetes_node", "haproxy"], "discovery": ["coredns", "consul"]}},
     "own stack": {"stack": "slim", "extras": ["sample"]},
     "admin": {"networks": {"admin": ["203.0.113.0/24", "198.51.100.7/32"]}},
-    "firewall": {"options": {"firewall": {"firewall_node_ports": "31000-31999", "firewall_node_ports_from": ["nodes"]}}},
+    "options": {
+        "options": {
+            "kubernetes_control": {"kubernetes_control_node_port_range": "31000-31999"},
+            "kubernetes_node": {"kubernetes_node_ports_from": ["nodes"]},
+        }
+    },
 }
 
 
@@ -236,7 +241,7 @@ def test_the_rules_are_those_that_the_stack_plugin_computes(name: str, opened: d
     classes = {f"n-{name}": name for name in NODE_CLASSES}
     expected = set()
     for host, variables in plan.hosts.items():
-        for port in variables["node_ports"]:
+        for port in (port for port in variables["node_ports"] if port["protocol"] != "sctp"):
             for source in port["from"]:
                 names = [source] if source in ("admin", "any") else NODE_CLASSES
                 if source in plan.variables["component_nodes"]:
@@ -258,7 +263,7 @@ def test_every_host_lets_in_the_same_besides(opened: dict[str, tuple[Path, dict[
         assert (ssh["from_classes"], ssh["from_admin"], ssh["from_any"], ssh["cidrs"]) == ([], True, False, ["203.0.113.0/24", "198.51.100.7/32"])
         assert (node_ports["from_classes"], node_ports["from_admin"]) == (sorted(NODE_CLASSES), True)
         assert ("tcp-443" in made["rules"][class_]) == ("tcp-80" in made["rules"][class_]) == (class_ == "edge")
-    changed = opened["firewall"][1]["rules"]["worker"]
+    changed = opened["options"][1]["rules"]["worker"]
     assert "tcp-30000-32767" not in changed
     assert changed["tcp-31000-31999"]["from_admin"] is False
 
