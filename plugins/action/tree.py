@@ -76,6 +76,9 @@ class ActionModule(ActionBase):
         if arguments.get("state", "present") != "absent":
             folder = self._folder(str(source) if source else "templates", str(name), source is not None)
             sources = self._sources(folder, str(name), task_vars)
+            if replaced := task_vars.get("node_replaced", {}).get(name):
+                stopped = [{"name": unit, "state": "stopped", "enabled": False, "files": []} for unit in replaced]
+                arguments["units"] = [*arguments.get("units", []), *stopped]
             if arguments.get("root", "/") == "/":
                 asked = fingerprint(arguments, sources)
                 if surveyed(task_vars).get("trees", {}).get(name) == asked:

@@ -115,7 +115,7 @@ from ansible.errors import AnsibleError
 from ansible.inventory.manager import IGNORED, InventoryManager
 from ansible.plugins.inventory import BaseInventoryPlugin
 from ansible.template import Templar, trust_as_template
-from ansible.utils.vars import combine_vars
+from ansible.utils.vars import combine_vars, load_extra_vars
 from ansible.vars.plugins import get_vars_from_inventory_sources
 from ansible_collections.ashlar.stack.plugins.plugin_utils.site.catalogue import load
 from ansible_collections.ashlar.stack.plugins.plugin_utils.site.compile import plan_site
@@ -219,10 +219,11 @@ class InventoryModule(BaseInventoryPlugin):
         return self.loader.load_from_file(str(file), cache="all", trusted_as_template=True)
 
     def _settings(self, path: str) -> tuple[Mapping[str, Any], Mapping[str, Any]]:
-        """Variables of all hosts, as they are written: those of group_vars, which win over the site file, and those of inventories."""
+        """Variables of all hosts, as they are written: --extra-vars and group_vars, which win over the site file, and those of inventories."""
         everybody = self.inventory.groups["all"]
         sources = [*(source for source in self.inventory.processed_sources if source), path]
-        return get_vars_from_inventory_sources(self.loader, sources, [everybody], "all"), everybody.vars
+        of_files = get_vars_from_inventory_sources(self.loader, sources, [everybody], "all")
+        return combine_vars(of_files, load_extra_vars(self.loader)), everybody.vars
 
     def _nodes(self, path: str) -> list[RawNode]:
         """Every host with the variables that describe a node, from wherever Ansible takes variables."""

@@ -215,6 +215,7 @@ def _manifest(root: Path, file: Path) -> Manifest:
         life=raw.get("life", {}),
         networks={name: _network(network) for name, network in raw.get("networks", {}).items()},
         domains=tuple(raw.get("domains", ())),
+        replaces=tuple(raw.get("replaces", ())),
         node_labels=raw.get("node_labels", {}),
     )
 
@@ -355,6 +356,9 @@ def _references(manifest: Manifest, slots: Mapping[str, Slot], manifests: Mappin
     for index, certificate in enumerate(manifest.certificates):
         if certificate.get("kind", "certificate") != "keypair" and "authority" not in certificate:
             yield Problem(manifest.file, ("certificates", index, "authority"), "is missing. Only a keypair needs no authority. Add it.")
+        if "server" in certificate.get("usages", ()) and not any(certificate.get(names) for names in ("dns", "addresses")):
+            text = "is without names although clients of a server check nothing else. Add dns or addresses."
+            yield Problem(manifest.file, ("certificates", index), text)
         for server in certificate.get("permitted_by", ()):
             if server not in manifests:
                 text = f"is {quoted(server)}, not a component.{did_you_mean(server, manifests)} Allowed: a folder of roles/ with a manifest."

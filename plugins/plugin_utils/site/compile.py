@@ -373,11 +373,26 @@ def _life(catalogue: ComponentCatalogue, name: str) -> Mapping[str, Any]:
     return manifest.life if manifest else {}
 
 
+def _units(manifest: Manifest) -> set[str]:
+    return {check[key] for check in manifest.health for key in ("unit", "log_unit") if key in check}
+
+
+def _replaced(manifests: Sequence[Manifest]) -> dict[str, list[str]]:
+    """Component -> units of the host that it stops: those that it replaces and no component of the node runs, each once."""
+    taken = {unit for manifest in manifests for unit in _units(manifest)}
+    replaced: dict[str, list[str]] = {}
+    for manifest in manifests:
+        units = [unit for unit in manifest.replaces if unit not in taken]
+        taken.update(units)
+        if units:
+            replaced[manifest.name] = units
+    return replaced
+
+
 def _about(manifest: Manifest, versions: Mapping[str, str]) -> dict[str, Any]:
     """What a component is, for people. Its version is that of the artifact of its name, else of the first."""
     artifact = manifest.name if manifest.name in manifest.artifacts else next(iter(manifest.artifacts), "")
-    units = {check[key] for check in manifest.health for key in ("unit", "log_unit") if key in check}
-    return {"description": manifest.description, "version": versions.get(artifact, ""), "units": sorted(units), "checked": bool(manifest.health)}
+    return {"description": manifest.description, "version": versions.get(artifact, ""), "units": sorted(_units(manifest)), "checked": bool(manifest.health)}
 
 
 def _rolling(manifest: Manifest, groups: Mapping[str, Sequence[str]]) -> dict[str, Any]:
@@ -439,6 +454,7 @@ def _node_variables(manifests: Sequence[Manifest]) -> dict[str, Any]:
         "node_components": [manifest.name for manifest in manifests],
         "node_artifacts": sorted({artifact for manifest in manifests for artifact in manifest.artifacts}),
         "node_kernel": sorted({feature for manifest in manifests for feature in manifest.kernel}),
+        "node_replaced": _replaced(manifests),
         "node_ports": _ports(manifests, own=True),
         "node_certificates": [
             {"component": manifest.name, **{key: value for key, value in certificate.items() if key != "permitted_by"}}

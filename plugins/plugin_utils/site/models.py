@@ -127,7 +127,8 @@ class Manifest:
 
     ``accepts``: what others may contribute to it, kind -> a sentence. ``contributes``: component -> kind -> name -> content, a template.
     ``groups``: some of its nodes, by a name that is a group of the inventory. ``life`` is as written there.
-    ``domains``: DNS domains that it answers for, or options that name one. ``node_labels``: label of nodes -> who sets it.
+    ``replaces``: units of the host that are stopped where no component runs them. ``domains``: DNS domains that it answers for, or options that
+    name one. ``node_labels``: label of nodes -> who sets it.
     """
 
     name: str
@@ -155,6 +156,7 @@ class Manifest:
     life: Mapping[str, Any] = field(default_factory=dict)
     networks: Mapping[str, NetworkSpec] = field(default_factory=dict)
     domains: tuple[str, ...] = ()
+    replaces: tuple[str, ...] = ()
     node_labels: Mapping[str, str] = field(default_factory=dict)
 
 

@@ -11,7 +11,7 @@ from typing import Any
 from ansible.errors import AnsibleError
 from ansible.module_utils.common.arg_spec import ArgumentSpecValidator
 from ansible_collections.ashlar.stack.plugins.plugin_utils.site.catalogue import ComponentCatalogue
-from ansible_collections.ashlar.stack.plugins.plugin_utils.site.models import Path_, Problem
+from ansible_collections.ashlar.stack.plugins.plugin_utils.site.models import Manifest, Path_, Problem
 from ansible_collections.ashlar.stack.plugins.plugin_utils.site.reading import did_you_mean, listed, quoted, read_yaml, top_keys
 
 PLAN_VARIABLES = (
@@ -43,6 +43,7 @@ PLAN_VARIABLES = (
     "node_components",
     "node_artifacts",
     "node_kernel",
+    "node_replaced",
     "node_ports",
     "node_certificates",
     "node_authorities",
@@ -155,12 +156,17 @@ def check_variable_files(catalogue: ComponentCatalogue, directory: Path, read: C
         return
     specs = {name: catalogue.options(name) for name in catalogue.manifests}
     known = {option for options in specs.values() for option in options or ()} | set(_NODE_VARIABLES)
+    planned = {option for manifest in catalogue.manifests.values() for option in planning_options(manifest)}
     for file in files:
         names = top_keys(file)
         values = read(file) if names else {}
         for name in names:
             if name in PLAN_VARIABLES:
                 text = "is computed by the inventory plugin from the site file and the nodes; set here it would win over the plan. Remove it."
+                yield Problem(str(file), (name,), text)
+                continue
+            if name in planned and not (file.parent.name == "group_vars" and file.stem == "all" or file.parent.name == "all"):
+                text = "is needed to plan the whole site, so it is the same on all nodes. Set it in options of the site file, or in group_vars/all.yml."
                 yield Problem(str(file), (name,), text)
                 continue
             owner = max((component for component in specs if name.startswith(f"{component}_")), key=len, default=None)
@@ -172,6 +178,12 @@ def check_variable_files(catalogue: ComponentCatalogue, directory: Path, read: C
                 text = wrong_value(options[name], catalogue.manifests[owner].limits.get(name, {}), values[name])
                 if text:
                     yield Problem(str(file), (name,), text)
+
+
+def planning_options(manifest: Manifest) -> set[str]:
+    """The options of a component that decide what other nodes do."""
+    ports = {name for port in manifest.ports for name in (port.option, port.sources_option) if name}
+    return ports | {str(group.most) for group in manifest.groups.values() if isinstance(group.most, str)}
 
 
 def _allowed(spec: Mapping[str, Any], limits: Mapping[str, Any]) -> str:

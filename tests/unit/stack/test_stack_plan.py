@@ -19,7 +19,7 @@ from ansible.template import Templar
 from ansible_collections.ashlar.stack.plugins.inventory import stack as plugin
 from ansible_collections.ashlar.stack.plugins.plugin_utils.site.catalogue import load
 from ansible_collections.ashlar.stack.plugins.plugin_utils.site.choice import in_order
-from ansible_collections.ashlar.stack.plugins.plugin_utils.site.compile import clients_of, contributions_of, page_of, plan_site
+from ansible_collections.ashlar.stack.plugins.plugin_utils.site.compile import _node_variables, clients_of, contributions_of, page_of, plan_site
 from ansible_collections.ashlar.stack.plugins.plugin_utils.site.models import Manifest, SiteError
 from ansible_collections.ashlar.stack.plugins.plugin_utils.site.nodes import RawNode
 from sites import SITE, inventory_of, write_site
@@ -216,7 +216,7 @@ def test_who_is_let_in_follows_from_the_clients_that_are_chosen(collection: Path
     ("more", "said"),
     [
         ({"permitted_by": ["stor"]}, 'is "stor", not a component. Did you mean "store"?'),
-        ({"usages": ["server"]}, "with the usage client"),
+        ({"usages": ["server"], "dns": ["page"]}, "with the usage client"),
         ({"common_name": "{{ inventory_hostname }}"}, "a common_name that is no template"),
     ],
 )
@@ -411,3 +411,11 @@ def test_ports_and_whom_they_are_open_to_may_be_options(planned: Planned) -> Non
     options = {"kubernetes_node": {"kubernetes_node_range": "31000-31999", "kubernetes_node_ports_from": ["pods", "etcd"]}}
     [port] = [port for port in planned(site={"options": options}).hosts["node1"].vars["node_ports"] if port["name"] == "node-ports"]
     assert (port["port"], port["from"]) == ("31000-31999", ["pods", "etcd"])
+
+
+def test_a_unit_that_packages_bring_is_stopped_once_where_nobody_runs_it(collection: Path, tmp_path: Path) -> None:
+    front = {"replaces": ["haproxy.service"]}
+    edge = {"health": [{"name": "it runs", "unit": "haproxy.service"}]}
+    manifests = load(collection_of(tmp_path, collection, front=front, other=front, edge=edge)).manifests
+    replaced = [_node_variables([manifests[name] for name in names])["node_replaced"] for names in (["front", "other"], ["front", "edge"], ["edge"])]
+    assert replaced == [{"front": ["haproxy.service"]}, {}, {}]

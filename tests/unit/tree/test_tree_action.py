@@ -79,6 +79,13 @@ def test_templates_are_rendered_and_others_copied_byte_by_byte(controller: Contr
     assert "source" not in controller.sent
 
 
+def test_units_that_the_component_replaces_are_stopped(controller: Controller):
+    controller.put("etc/app", "")
+    replaced = {"app": ["web.service"], "other": ["x.service"]}
+    controller.run({"node_replaced": replaced}, units=[{"name": "app.service"}])
+    assert controller.sent["units"] == [{"name": "app.service"}, {"name": "web.service", "state": "stopped", "enabled": False, "files": []}]
+
+
 class Turns:
     """A member of a component that restarts in turns; `health` is what its own checks say before and after, `spare` what the others say."""
 

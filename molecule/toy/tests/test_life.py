@@ -1,0 +1,136 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The life of a stack that consists of two folders which no line of the core names: planned, installed, changed in turns, taken away.
+
+The tests go on from one another, in this order, as an operator would: with `site.yml` of a copy of the collection in which the two folders lie.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import shutil
+import subprocess
+import sys
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+ROOT = Path(__file__).resolve().parents[3]
+SITE = Path(os.environ["ASHLAR_INVENTORY"])
+TOYS = Path(__file__).resolve().parents[1] / "collection"
+PARTS = ("artifacts", "docs", "meta", "playbooks", "plugins", "programs", "releases", "roles", "schemas", "stacks", "ansible.cfg", "galaxy.yml", "site.yml")
+NODES = ("node1", "node2", "node3")
+# When a unit began to stop, and when it had started again, in microseconds since the boot that all nodes of this machine share.
+TIMES = "systemctl show --property=ActiveExitTimestampMonotonic,ActiveEnterTimestampMonotonic toy-store.service"
+LOOK = r"""
+find / -xdev \( -iname '*toy*' -o -path '/opt/ashlar/*toy*' \) -not -path '/proc/*' -not -path '/sys/*' -not -path '/var/lib/ashlar/retired/*' -not -path '/var/log/journal/*'
+getent passwd | grep toy
+systemctl list-units --all --plain --no-legend '*toy*'
+nft list table inet ashlar | grep -E 'toy|cells|10\.77\.'
+ss -Hltn | grep -E ':700[12]'
+pgrep --list-full --full '^sleep 100000'
+true
+"""
+
+
+@pytest.fixture(scope="module")
+def collection(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
+    """A checkout with the toy components in it; site.yml is written anew from the manifests, as their author would have it written."""
+    root = tmp_path_factory.mktemp("checkout")
+    for name in PARTS:
+        source = ROOT / name
+        shutil.copytree(source, root / name, ignore=shutil.ignore_patterns("__pycache__")) if source.is_dir() else shutil.copy2(source, root / name)
+    shutil.copytree(TOYS, root, dirs_exist_ok=True)
+    link = root / ".collections/ansible_collections/ashlar/stack"
+    link.parent.mkdir(parents=True)
+    link.symlink_to("../../..")
+    subprocess.run([sys.executable, "docs/build.py"], cwd=root, check=True, timeout=120)
+    yield root
+    shutil.rmtree(root)
+
+
+def playbook(root: Path, *arguments: str) -> tuple[int, str]:
+    """Exit code and everything that a run of the site printed."""
+    command = [str(Path(sys.executable).parent / "ansible-playbook"), "-i", str(SITE), "site.yml", *arguments]
+    environment = {**os.environ, "ANSIBLE_CONFIG": str(root / "ansible.cfg"), "ANSIBLE_NOCOLOR": "1", "ANSIBLE_FORCE_COLOR": "0"}
+    done = subprocess.run(command, cwd=root, env=environment, capture_output=True, text=True, timeout=900, check=False, stdin=subprocess.DEVNULL)
+    print(done.stdout + done.stderr)
+    return done.returncode, done.stdout + done.stderr
+
+
+def installed(root: Path, *arguments: str) -> str:
+    code, said = playbook(root, *arguments)
+    assert code == 0
+    return said
+
+
+def changes(said: str) -> set[str]:
+    return set(re.findall(r"changed=(\d+)", said))
+
+
+def hosts() -> dict[str, Any]:
+    return dict(yaml.safe_load((SITE / "10-nodes.yml").read_text())["all"]["hosts"])
+
+
+def on(node: str, command: str) -> str:
+    """What a shell command printed on a node."""
+    ssh = SITE / "credentials" / "ssh"
+    options = ["-i", str(ssh / "id_ed25519"), "-o", f"UserKnownHostsFile={ssh / 'known_hosts'}", "-o", "BatchMode=yes"]
+    words = ["ssh", *options, f"root@{hosts()[node]['node_address']}", command]
+    return subprocess.run(words, capture_output=True, text=True, timeout=60, check=True).stdout
+
+
+def everywhere(command: str) -> dict[str, str]:
+    with ThreadPoolExecutor() as pool:
+        return dict(zip(NODES, pool.map(lambda node: on(node, command), NODES), strict=True))
+
+
+def restarts() -> dict[str, tuple[int, int]]:
+    """Node -> when its store stopped and started last."""
+    shown = {node: dict(line.split("=", 1) for line in text.splitlines()) for node, text in everywhere(TIMES).items()}
+    return {node: (int(times["ActiveExitTimestampMonotonic"]), int(times["ActiveEnterTimestampMonotonic"])) for node, times in shown.items()}
+
+
+def test_it_comes_up_and_a_second_run_changes_nothing(collection: Path) -> None:
+    said = installed(collection)
+    assert "coordination | toy_store" in (collection / "site.yml").read_text()
+    assert "it runs on every node" in said, "the closing page has its lines"
+    assert all("sleep 1000002" in text for text in everywhere("pgrep --list-full --full '^sleep 100000'").values())
+    assert all("elements = { 10.77.0.0/16 }" in text for text in everywhere("nft list set inet ashlar containers").values())
+    said = installed(collection)
+    assert changes(said) == {"0"}
+
+
+def test_a_changed_option_and_a_new_program_restart_one_store_after_another(collection: Path) -> None:
+    before = restarts()
+    with (collection / "programs/toy_scripts/store").open("a") as script:
+        script.write("# A new release.\n")
+    said = installed(collection, "-e", json.dumps({"toy_store_port": 7002}))
+    after = restarts()
+    assert "toy-store.service" in said
+    assert all(after[node][0] > before[node][1] for node in NODES)
+    turns = sorted(after.values())
+    assert all(one[1] <= other[0] for one, other in zip(turns, turns[1:], strict=False)), turns
+    assert all(":7002" in text and ":7001" not in text for text in everywhere("ss -Hltn").values())
+
+
+def test_it_leaves_when_it_is_named_and_nothing_of_it_stays(collection: Path) -> None:
+    stack = SITE / "stacks" / "toy.yml"
+    text = stack.read_text()
+    stack.write_text(re.sub(r"slots:.*", "slots: {}\n", text, flags=re.DOTALL))
+    try:
+        code, said = playbook(collection)
+        assert code != 0
+        assert "toy_store would leave node1, node2, node3, and it holds what the toy orchestrator is to run" in said
+        installed(collection, "-e", "retire=toy_store")
+        assert everywhere(LOOK) == dict.fromkeys(NODES, "")
+        goodbyes = everywhere("cat /var/lib/ashlar/retired/toy_store-*/var-lib-toy-store/goodbye")
+        assert goodbyes == {node: f"{node}\n" for node in NODES}, "it took its leave, and its data was put aside"
+        assert changes(installed(collection)) == {"0"}
+    finally:
+        stack.write_text(text)
