@@ -25,7 +25,8 @@ from ansible_collections.ashlar.stack.plugins.module_utils.tree.apply import MEM
 from ansible_collections.ashlar.stack.plugins.module_utils.tree.units import matches
 
 RETIRING_FOLDER = "/var/lib/ashlar/retiring"
-RETIRED_FOLDER = "/var/lib/ashlar/retired"
+# On the file system of the data, which is renamed.
+RETIRED_FOLDERS = {"/var/lib": "/var/lib/ashlar/retired", "/var/log": "/var/log/ashlar-retired"}
 DATA = ("/var/lib/", "/var/log/")
 TRANSIENT = ("/run/", "/var/cache/", "/var/lib/ashlar/")
 
@@ -42,6 +43,7 @@ class Leftovers:
     mounts: Sequence[str] = ()
     interfaces: Sequence[str] = ()
     tables: Sequence[str] = ()
+    units: Sequence[str] = ()
     paths: Sequence[str] = ()
     data: Sequence[str] = ()
 
@@ -104,6 +106,7 @@ class Retirement:
         intent = self._intent(mine)
         if not check and mine:
             self.files.write(self.intent_path, json.dumps(asdict(intent), indent=1).encode() + b"\n")
+            self._hand_over(mine, others)
         for name in sorted(mine):
             done = Tree(TreeSpec(name, absent=True), [], self.files, self.runner, self.owners).lay(check)
             self.result.removed_paths += done.removed_paths
@@ -112,6 +115,7 @@ class Retirement:
             self.result.changed = self.result.changed or done.changed
         kept = {path for told in others.values() for path in _folders(told)}
         self._processes(check)
+        self._units(check)
         self._mounts(check)
         self._network(check)
         folders = sorted({*intent.folders, *(path for pattern in self.leftovers.data for path in self._glob(pattern))})
@@ -169,6 +173,14 @@ class Retirement:
                     folders.update(re.findall(r"^[dD]!?\s+(/\S+)", text, re.MULTILINE))
         return Intent(sorted(folders), sorted(users), sorted(groups), intent.stamp)
 
+    def _hand_over(self, mine: Mapping[str, Mapping[str, Any]], others: Mapping[str, dict[str, Any]]) -> None:
+        """Folders that trees of this component made and others use now go with the last of these."""
+        for folder in sorted({folder for told in mine.values() for folder in told.get("folders", ())}):
+            heir = next((name for name, told in others.items() if any(path.startswith(f"{folder}/") for path in told.get("paths", ()))), None)
+            if heir and folder not in others[heir].setdefault("folders", []):
+                others[heir]["folders"].append(folder)
+                self.files.write(f"{MEMORY_FOLDER}/{heir}.json", json.dumps(others[heir], indent=1, sort_keys=True).encode() + b"\n")
+
     def _text(self, path: str) -> str:
         found = self.files.look(path)
         return found.content.decode(errors="replace") if found else ""
@@ -207,6 +219,16 @@ class Retirement:
         for number in found:
             self._did(f"process {number}")
 
+    def _units(self, check: bool) -> None:
+        if not self.leftovers.units:
+            return
+        listed = self.runner.run(["systemctl", "list-units", "--all", "--plain", "--no-legend", *self.leftovers.units], 60)
+        units = [line.split()[0] for line in listed.out.splitlines() if line.strip()]
+        if units and not check:
+            self._run(["systemctl", "stop", *units], "Read the journal of these units.")
+        for unit in units:
+            self._did(f"unit {unit}")
+
     def _mounts(self, check: bool) -> None:
         # Deepest first; a path in this file has its blanks as octal numbers.
         lines = self._text("/proc/self/mounts") if self.files.root != "/" else _read("/proc/self/mounts")
@@ -238,14 +260,15 @@ class Retirement:
         found = self.files.look(path, content=False)
         if found is None or found.kind != "directory":
             return
-        if os.path.ismount(self.files.real(path)) or self._device(path) != self._device("/var/lib"):
+        aside = next((folder for place, folder in RETIRED_FOLDERS.items() if self._device(place) == self._device(path)), None)
+        if os.path.ismount(self.files.real(path)) or aside is None:
             self.result.warnings.append(f"{path} is a file system of its own and was left where it is, with the data of {self.component}")
             return
-        folder = f"{RETIRED_FOLDER}/{self.component}-{stamp}"
+        folder = f"{aside}/{self.component}-{stamp}"
         target = f"{folder}/{path.strip('/').replace('/', '-')}"
         if not check:
             self.files.make_parents(folder)
-            self.files.set_directory(RETIRED_FOLDER, os.geteuid(), os.getegid(), 0o700)
+            self.files.set_directory(aside, os.geteuid(), os.getegid(), 0o700)
             parent, name = split(path)
             self.files.forget()
             self.files.lock(MEMORY_FOLDER, LIMIT + 20)
@@ -255,7 +278,11 @@ class Retirement:
         self.result.diff.append(attributes_diff(path, path, target))
 
     def _device(self, path: str) -> int:
-        return os.stat(self.files.real(path)).st_dev
+        """0 where there is none."""
+        try:
+            return os.stat(self.files.real(path)).st_dev
+        except FileNotFoundError:
+            return 0
 
     def _delete(self, path: str, check: bool) -> None:
         found = self.files.look(path, content=False)

@@ -359,6 +359,10 @@ def _references(manifest: Manifest, slots: Mapping[str, Slot], manifests: Mappin
         if "server" in certificate.get("usages", ()) and not any(certificate.get(names) for names in ("dns", "addresses")):
             text = "is without names although clients of a server check nothing else. Add dns or addresses."
             yield Problem(manifest.file, ("certificates", index), text)
+        if certificate.get("with", manifest.name) not in manifests:
+            text = f"is {quoted(certificate['with'])}, not a component.{did_you_mean(certificate['with'], manifests)}"
+            text += " Allowed: a folder of roles/ with a manifest."
+            yield Problem(manifest.file, ("certificates", index, "with"), text)
         for server in certificate.get("permitted_by", ()):
             if server not in manifests:
                 text = f"is {quoted(server)}, not a component.{did_you_mean(server, manifests)} Allowed: a folder of roles/ with a manifest."

@@ -329,14 +329,15 @@ def _plan(
         },
         "site_retiring": {name: {"nodes": list(names), "holds": _life(catalogue, name).get("holds", "")} for name, names in sorted(leaves.items())},
     }
+    signing = {certificate["authority"] for name in chosen for certificate in _certificates(catalogue.manifests[name], chosen) if "authority" in certificate}
     kinds: dict[tuple[str, ...], dict[str, Any]] = {}
     hosts: dict[str, Mapping[str, Any]] = {}
     for node, components in components_of(placed):
         if components not in kinds:
-            kinds[components] = _node_variables([catalogue.manifests[name] for name in components])
+            kinds[components] = _node_variables([catalogue.manifests[name] for name in components], chosen, signing)
         hosts[node.name] = kinds[components]
     for node in nodes:
-        hosts.setdefault(node.name, _node_variables([]))
+        hosts.setdefault(node.name, _node_variables([], chosen, signing))
     for name in groups[RETIRING]:
         hosts[name] = {**hosts[name], "node_retiring": _retiring(catalogue, name, leaves)}
     return Plan(groups, variables, _options(site), defaults, {node.name: hosts[node.name] for node in nodes})
@@ -449,7 +450,13 @@ def _site_variables(site: Site, networks: Networks, specs: Mapping[str, NetworkS
     }
 
 
-def _node_variables(manifests: Sequence[Manifest]) -> dict[str, Any]:
+def _certificates(manifest: Manifest, chosen: Collection[str]) -> list[Mapping[str, Any]]:
+    """Those that a component has on a site of these components."""
+    return [certificate for certificate in manifest.certificates if certificate.get("with", manifest.name) in chosen]
+
+
+def _node_variables(manifests: Sequence[Manifest], chosen: Collection[str], signing: Collection[str]) -> dict[str, Any]:
+    """:param signing: CAs that sign something on this site."""
     return {
         "node_components": [manifest.name for manifest in manifests],
         "node_artifacts": sorted({artifact for manifest in manifests for artifact in manifest.artifacts}),
@@ -457,11 +464,11 @@ def _node_variables(manifests: Sequence[Manifest]) -> dict[str, Any]:
         "node_replaced": _replaced(manifests),
         "node_ports": _ports(manifests, own=True),
         "node_certificates": [
-            {"component": manifest.name, **{key: value for key, value in certificate.items() if key != "permitted_by"}}
+            {"component": manifest.name, **{key: value for key, value in certificate.items() if key not in ("permitted_by", "with")}}
             for manifest in manifests
-            for certificate in manifest.certificates
+            for certificate in _certificates(manifest, chosen)
         ],
-        "node_authorities": sorted({authority for manifest in manifests for authority in manifest.authorities}),
+        "node_authorities": sorted({authority for manifest in manifests for authority in manifest.authorities if authority in signing}),
         "node_health": [
             {"component": manifest.name, **check} | ({"failures": list(manifest.failures)} if manifest.failures else {})
             for manifest in manifests

@@ -104,7 +104,7 @@ def test_variables_of_one_host(planned: Planned) -> None:
     range_ = {"component": "kubernetes_node", "name": "node-ports", "port": "30000-32767", "protocol": "tcp", "from": ["any"], "published": True}
     assert range_ in worker["node_ports"]
     assert {"component": "etcd", "name": "peer", "port": 2380, "protocol": "tcp", "from": ["etcd"]} in control["node_ports"]
-    assert control["node_authorities"] == ["etcd", "kubernetes"]
+    assert control["node_authorities"] == ["etcd"], "kubernetes signs nothing on this site"
     assert [(check["component"], check["name"]) for check in control["node_health"]] == [("etcd", "etcd answers")]
 
 
@@ -417,5 +417,5 @@ def test_a_unit_that_packages_bring_is_stopped_once_where_nobody_runs_it(collect
     front = {"replaces": ["haproxy.service"]}
     edge = {"health": [{"name": "it runs", "unit": "haproxy.service"}]}
     manifests = load(collection_of(tmp_path, collection, front=front, other=front, edge=edge)).manifests
-    replaced = [_node_variables([manifests[name] for name in names])["node_replaced"] for names in (["front", "other"], ["front", "edge"], ["edge"])]
+    replaced = [_node_variables([manifests[name] for name in names], names, ())["node_replaced"] for names in (["front", "other"], ["front", "edge"], ["edge"])]
     assert replaced == [{"front": ["haproxy.service"]}, {}, {}]

@@ -11,6 +11,7 @@ import os
 import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
+from fnmatch import fnmatch
 from pathlib import Path
 
 from ansible_collections.ashlar.stack.plugins.module_utils.host.files import HostFiles
@@ -151,7 +152,7 @@ class FakeHost:
     def verbs(self) -> list[str]:
         """systemctl calls so far as `verb unit unit`, without questions."""
         said = [" ".join(part for part in call[1:] if not part.startswith("--")) for call in self.calls if call[0] == "systemctl"]
-        return [text for text in said if not text.startswith("show")]
+        return [text for text in said if not text.startswith(("show", "list-units"))]
 
     # ---- the runner
 
@@ -268,6 +269,10 @@ class FakeHost:
         for name in names:
             self._unit(name).active = "inactive"
         return Completed(0)
+
+    def _list_units(self, patterns: list[str]) -> Completed:
+        found = [name for name, unit in self.units.items() if unit.active == "active" and any(fnmatch(name, pattern) for pattern in patterns)]
+        return Completed(0, "".join(f"{name} loaded active active\n" for name in found))
 
     def _reset_failed(self, names: list[str]) -> Completed:
         for name in names:

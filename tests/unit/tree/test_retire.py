@@ -13,13 +13,14 @@ from ansible_collections.ashlar.stack.plugins.module_utils.retire import Leftove
 from ansible_collections.ashlar.stack.plugins.module_utils.tree.apply import Attributes, Tree, TreeSpec
 from ansible_collections.ashlar.stack.plugins.module_utils.tree.bundle import Source
 from ansible_collections.ashlar.stack.plugins.module_utils.tree.units import UnitSpec
-from fake_host import FakeHost, FakeOwners, KilledError, TickingFiles
+from fake_host import FakeHost, FakeOwners, FakeUnit, KilledError, TickingFiles
 
 UNIT = "[Service]\nExecStart=/bin/x\n[Install]\nWantedBy=multi-user.target\n"
 LEFTOVERS = Leftovers(
     mounts=("/var/lib/app/mounts/**",),
     interfaces=("app*",),
     tables=("ip app",),
+    units=("app-*.slice",),
     paths=("/run/app", "/etc/shared/app.conf"),
     data=("/var/lib/more",),
 )
@@ -89,6 +90,7 @@ def install(host: FakeHost) -> None:
     host.put("/run/app/socket")
     host.put("/etc/shared/app.conf")
     host.path("/sys/class/net/app0").mkdir()
+    host.units["app-1.slice"] = FakeUnit(active="active")
     host.put("/tables", host.text("/tables") + "table ip app\n")
     host.put("/proc/self/mounts", host.text("/proc/self/mounts") + "tmpfs /var/lib/app/mounts/one tmpfs rw 0 0\n")
 
@@ -115,8 +117,9 @@ def test_nothing_is_left_but_data_put_aside(host: FakeHost) -> None:
     assert host.users == people
     assert host.units["app.service"].active == host.units["app_first.service"].active == "inactive"
     assert host.units["other.service"].active == "active"
+    assert host.units["app-1.slice"].active == "inactive"
     assert done.changed and sorted(done.stopped) == ["app.service", "app_first.service"]
-    assert sorted(done.removed) == ["interface app0", "mount /var/lib/app/mounts/one", "table ip app", "user app"]
+    assert sorted(done.removed) == ["interface app0", "mount /var/lib/app/mounts/one", "table ip app", "unit app-1.slice", "user app"]
     assert done.moved == {"/var/lib/app": f"{ASIDE}/var-lib-app", "/var/lib/more": f"{ASIDE}/var-lib-more"}
     assert host.text(f"{ASIDE}/var-lib-app/data") == "precious"
     assert host.path(ASIDE).stat().st_mode & 0o777 == host.path(ASIDE).parent.stat().st_mode & 0o777 == 0o700
@@ -202,3 +205,29 @@ def test_a_tree_knows_its_component(host: FakeHost) -> None:
     furnish(host)
     install(host)
     assert json.loads(host.text("/var/lib/ashlar/trees/app_first.json"))["component"] == "app"
+
+
+def test_a_folder_that_several_components_use_goes_with_the_last(host: FakeHost) -> None:
+    furnish(host)
+    lay(host, "app", {"/etc/suite/app/x": "1"})
+    lay(host, "second", {"/etc/suite/second/x": "1"})
+    retire(host)
+    assert host.path("/etc/suite/second/x").exists() and not host.path("/etc/suite/app").exists()
+    files = HostFiles(str(host.root))
+    Retirement("second", Leftovers(), files, host, FakeOwners(host.users), NOW).retire()
+    files.close()
+    assert not host.path("/etc/suite").exists()
+
+
+def test_logs_on_a_file_system_of_their_own_are_put_aside_there(host: FakeHost, monkeypatch: pytest.MonkeyPatch) -> None:
+    furnish(host)
+    lay(host, "app", {}, ("/var/log/app", "/var/lib/app"))
+    host.put("/var/log/app/x")
+    host.put("/var/lib/app/x")
+    devices = {"/var/log": 2, "/var/lib": 1}
+    monkeypatch.setattr(Retirement, "_device", lambda _self, path: next(device for place, device in devices.items() if path.startswith(place)))
+    done = retire(host)
+    assert done.moved["/var/lib/app"].startswith("/var/lib/ashlar/retired/app-")
+    assert done.moved["/var/log/app"].startswith("/var/log/ashlar-retired/app-")
+    assert host.path("/var/log/ashlar-retired").stat().st_mode & 0o777 == 0o700
+    assert not done.warnings
