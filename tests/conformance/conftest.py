@@ -98,6 +98,14 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
 
 
 @pytest.fixture
+def key(key_value: KeyValueStore) -> Iterator[str]:
+    """A key of the test's own in the site's store."""
+    name = f"/ashlar-conformance/{random_name('key')}"
+    yield name
+    key_value.forget(key_value.members[0], name)
+
+
+@pytest.fixture
 def tell(record_property: Callable[[str, object], None]) -> Tell:
     """Prints a figure, and makes it a property of the test in a report (`--junitxml`), where `make bench` finds it."""
 

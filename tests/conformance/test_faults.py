@@ -11,6 +11,7 @@ from collections.abc import Iterator
 
 import pytest
 
+from .support import sample
 from .support.cluster import Cluster, Workload, condition, random_name
 from .support.figures import Tell, judged
 from .support.key_value import KeyValueStore
@@ -18,7 +19,6 @@ from .support.load import Load, loaded
 from .support.nodes import CommandError, Node
 from .support.plan import Plan
 from .support.power import Power, reachable
-from .support.sample import placed_anew, places
 from .support.waiting import at_once, holds, until
 
 pytestmark = [pytest.mark.disruptive, pytest.mark.needs("kubernetes_control"), pytest.mark.needs("etcd")]
@@ -164,9 +164,9 @@ def test_the_sample_answers_while_its_node_is_off_and_is_soon_whole_again(
 ) -> None:
     """The node with most replicas goes. Nodes that have a replica, and edges, answer every request; the lost replicas are started elsewhere."""
     replicas, port = (plan.option("sample", f"sample_{name}") for name in ("replicas", "node_port"))
-    host = str(plan.option("sample", "sample_host")).replace("{{ site_domain }}", plan.shared["site_domain"])
+    host = sample.host(plan)
 
-    before = placed_anew(cluster, plan)
+    before = sample.placed_anew(cluster, plan)
     leader = holder(cluster, "kube-controller-manager")
     [(name, _), *_] = sorted(before.items(), key=lambda item: (-item[1], item[0] != leader))
     gone = nodes[name]
@@ -179,7 +179,7 @@ def test_the_sample_answers_while_its_node_is_off_and_is_soon_whole_again(
         start = time.monotonic()
 
         def whole() -> bool:
-            now = places(cluster)
+            now = sample.places(cluster)
             return sum(now.values()) == replicas and gone.name not in now
 
         until("all replicas are ready on the nodes that are left", whole)

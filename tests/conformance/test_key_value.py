@@ -5,12 +5,10 @@ from __future__ import annotations
 
 import json
 import stat
-from collections.abc import Iterator
 from functools import partial
 
 import pytest
 
-from .support.cluster import random_name
 from .support.key_value import Etcd, KeyValueStore
 from .support.nodes import Node
 from .support.plan import Plan
@@ -22,14 +20,6 @@ pytestmark = pytest.mark.needs("key_value")
 @pytest.fixture(scope="module")
 def members(key_value: KeyValueStore) -> list[Node]:
     return key_value.members
-
-
-@pytest.fixture
-def key(key_value: KeyValueStore) -> Iterator[str]:
-    """A key of the test's own."""
-    name = f"/ashlar-conformance/{random_name('key')}"
-    yield name
-    key_value.forget(key_value.members[0], name)
 
 
 @pytest.fixture

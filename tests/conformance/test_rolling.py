@@ -13,8 +13,8 @@ from dataclasses import dataclass, field
 
 import pytest
 
-from .support.cluster import random_name
-from .support.figures import brief
+from .support import sample
+from .support.figures import Tell, brief
 from .support.key_value import KeyValueStore
 from .support.load import Load, loaded
 from .support.nodes import CommandError, Node
@@ -28,7 +28,12 @@ CHANGES = {
     "etcd": ("etcd.service", {"etcd_heartbeat_interval_ms": 120}),
     "consul": ("consul.service", {"consul_raft_multiplier": 4}),
     "kubernetes_control": ("kube-apiserver.service", {"kubernetes_control_audit_log_files_max": 11}),
+    "metrics_server": ("metrics-server.service", {"metrics_server_resolution_seconds": 16}),
+    "prometheus": ("prometheus.service", {"prometheus_query_timeout_seconds": 31}),
+    "alertmanager": ("alertmanager.service", {"alertmanager_retention_hours": 121}),
+    "victorialogs": ("victorialogs.service", {"victorialogs_retention_days": 13}),
 }
+BRIEF = ("etcd", "consul")
 """Component -> a unit of its members, and settings that it reads at its start only."""
 
 # When the unit began to stop and when it had started again, in microseconds of the host's clock.
@@ -74,7 +79,7 @@ class Writer:
 @pytest.fixture
 def changed(plan: Plan) -> Iterator[dict[str, tuple[str, dict[str, int]]]]:
     """What is changed on this site; it is as before afterwards."""
-    names = [name for name in CHANGES if plan.has(name) and not (brief() and name == "kubernetes_control")]
+    names = [name for name in CHANGES if plan.has(name) and (name in BRIEF or not brief())]
     found = {name: CHANGES[name] for name in names if len(plan.shared["component_rolling"][name]["members"]) > 1}
     if not found:
         pytest.skip("no component has several members")
@@ -82,16 +87,9 @@ def changed(plan: Plan) -> Iterator[dict[str, tuple[str, dict[str, int]]]]:
     site_yml(plan, "--tags", ",".join(found))
 
 
-@pytest.fixture
-def key(key_value: KeyValueStore) -> Iterator[str]:
-    name = f"/ashlar-conformance/{random_name('rolling')}"
-    yield name
-    key_value.forget(key_value.members[0], name)
-
-
 @pytest.mark.needs("key_value", "consul", "sample", "haproxy")
 def test_members_of_a_majority_restart_one_after_another_and_nothing_is_lost(
-    changed: dict[str, tuple[str, dict[str, int]]], plan: Plan, nodes: dict[str, Node], key_value: KeyValueStore, key: str
+    changed: dict[str, tuple[str, dict[str, int]]], plan: Plan, nodes: dict[str, Node], key_value: KeyValueStore, key: str, tell: Tell
 ) -> None:
     members = {name: [nodes[member] for member in plan.shared["component_rolling"][name]["members"]] for name in changed}
 
@@ -100,8 +98,7 @@ def test_members_of_a_majority_restart_one_after_another_and_nothing_is_lost(
 
     before = {name: restarts(name) for name in changed}
     writer, end = Writer(key_value, key), threading.Event()
-    host = str(plan.option("sample", "sample_host")).replace("{{ site_domain }}", plan.shared["site_domain"])
-    loads = [Load(443, host, 20, address=nodes[name].address, at_once=4) for name in plan.on("haproxy")]
+    loads = [Load(443, sample.host(plan), 20, address=nodes[name].address, at_once=4) for name in plan.on("haproxy")]
 
     def work() -> str:
         settings = {name: value for _unit, options in changed.values() for name, value in options.items()}
@@ -125,7 +122,7 @@ def test_members_of_a_majority_restart_one_after_another_and_nothing_is_lost(
     assert len(writer.confirmed) > len(key_value.members)
     found = set(key_value.get(key_value.members[-1], f"{key}/", below=True))
     assert found >= set(writer.confirmed), f"lost: {set(writer.confirmed) - found}"
-    print(f"{len(writer.confirmed)} writes, at most {writer.longest:.1f} s apart; {'; '.join(load.text() for load in loads)}")
+    tell(f"{len(writer.confirmed)} writes, at most {writer.longest:.1f} s apart; {'; '.join(load.text() for load in loads)}")
     for load in loads:
         assert load.answered
         assert load.failures == [], f"{load.address}: {load.text()}"

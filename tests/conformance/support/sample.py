@@ -12,6 +12,11 @@ from .waiting import until
 DEPLOYMENT = "/apis/apps/v1/namespaces/sample/deployments/hello"
 
 
+def host(plan: Plan) -> str:
+    """The name by which the edge knows it."""
+    return str(plan.option("sample", "sample_host")).replace("{{ site_domain }}", plan.shared["site_domain"])
+
+
 def places(cluster: Cluster) -> Counter[str]:
     """Node -> ready replicas on it."""
     return Counter(pod["spec"]["nodeName"] for pod in cluster.pods("sample", "app=hello") if condition(pod, "Ready") == "True")
