@@ -690,6 +690,7 @@ def play(repository: Repository, role: Role, further: Mapping[str, Any] | None =
     lines = [
         f"{comment}- name: {layer} | {name}",
         f"  hosts: {role.name}",
+        "  gather_facts: false",
         *wrapped("  tags: [", tags),
         "  tasks:",
         f"    - name: {name.replace('_', ' ').capitalize()}",

@@ -267,7 +267,7 @@ def test_plays_are_ordered_by_layer_and_what_they_serve_gives_them_its_tags(repo
     ]
     assert plays[2]["tags"] == ["coordination", "store", "ingress", "web", "management", "app"]
     assert plays[2]["tasks"][0]["ansible.builtin.import_role"] == {"name": "ashlar.stack.store", "tasks_from": "tokens", "rolespec_validate": False}
-    assert "# Now.\n- name: coordination | store tokens\n  hosts: store\n" in (repository / "site.yml").read_text()
+    assert "# Now.\n- name: coordination | store tokens\n  hosts: store\n  gather_facts: false\n" in (repository / "site.yml").read_text()
     assert run(repository, "--check") == (0, [])
     (repository / "roles/store/tasks/tokens.yml").unlink()
     assert run(repository) == (1, ["docs: roles/store/meta/component.yml: plays names tasks/tokens.yml, which is not there."])
