@@ -18,6 +18,7 @@ import re
 import sys
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import cached_property
 from pathlib import Path, PurePosixPath
 from typing import Any
 
@@ -91,7 +92,7 @@ class Repository:
     guides: Sequence[tuple[str, str, str]] = ()
     decisions: Sequence[tuple[str, str, str]] = ()
 
-    @property
+    @cached_property
     def components(self) -> list[Role]:
         """Roles with a manifest, in the order of their plays."""
         manifests = {
@@ -367,7 +368,11 @@ def nodes_of(manifest: Mapping[str, Any]) -> str:
 
 def port_rows(role: Role) -> list[list[str]]:
     return [
-        [code(str(port["name"])), f"{port['port']}/{port.get('protocol', 'tcp')}", codes(port["from"])]
+        [
+            code(str(port["name"])),
+            f"{option(port['port'])}/{port.get('protocol', 'tcp')}",
+            option(port["from"]) if isinstance(port["from"], str) else codes(port["from"]),
+        ]
         for port in role.manifest.get("ports") or []
     ]
 
@@ -471,7 +476,7 @@ def components_page(repository: Repository) -> str:
     lines += [
         "## Ports",
         "",
-        "The firewall opens these and SSH (and NodePorts, see [firewall](../../roles/firewall/README.md)); nothing else.",
+        "The firewall opens these and SSH; nothing else.",
         "",
     ]
     lines += table(["component", "port", "number", "open to"], [[link(role), *row] for role in roles for row in port_rows(role)])
@@ -660,11 +665,11 @@ def playbook(repository: Repository, text: str) -> str:
     """A playbook with its sections filled in: the plays ``at`` settings, those of components by layer, or those at ``ready``."""
 
     def plays(name: str) -> Iterator[str]:
-        for layer in LAYERS[1:] if name == "components" else [name]:
+        for place in LAYERS[1:] if name == "components" else [name]:
             for role in repository.components:
-                yield from (play(repository, role, further) for further in role.manifest.get("plays", ()) if further.get("at") == layer)
-            for role in repository.components if name == "components" else ():
-                if role.manifest["layer"] == layer:
+                yield from (play(repository, role, further) for further in role.manifest.get("plays", ()) if further.get("at") == place)
+            for role in repository.components:
+                if role.manifest["layer"] == place:
                     yield from own(role)
 
     def own(role: Role) -> Iterator[str]:
@@ -698,6 +703,11 @@ def play(repository: Repository, role: Role, further: Mapping[str, Any] | None =
         "",
     ]
     return "\n".join(lines)
+
+
+def option(value: Any) -> str:
+    """A value of a manifest, or the name of the option that has it."""
+    return code(value.strip("{} ")) if isinstance(value, str) and value.startswith("{{") else str(value)
 
 
 def serves(role: Role, kind: str, other: Role) -> bool:

@@ -59,7 +59,7 @@ options:
     default: []
   networks:
     description:
-      - IPv4 networks in CIDR notation. Beside C(admin), those that the chosen components take, as their manifests say.
+      - IPv4 networks in CIDR notation. Besides C(admin), those that the chosen components take, as their manifests say.
     type: dict
     default: {}
     suboptions:

@@ -79,7 +79,7 @@ options:
   networks:
     description:
       - Names and CIDRs of the cluster's own networks, inside of which the host may have no other interface or route.
-      - Default are the networks that the site's components take.
+      - Defaults to the networks that the site's components take.
     type: dict
   max_clock_skew_seconds:
     description: Maximum difference between the host's clock and the controller's, in seconds.

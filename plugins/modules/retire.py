@@ -13,8 +13,8 @@ description:
   - Then removes what the component leaves beside them (O(components[].leftovers)), and the users and groups of its C(sysusers.d) files that no
     other component of the host has.
   - Data is not destroyed. Folders that its trees made below C(/var/lib) and C(/var/log) are moved to
-    C(/var/lib/ashlar/retired/<component>-<UTC time>), readable by root alone; those of a C(/var/log) that is a file system of its own to
-    C(/var/log/ashlar-retired). One that is a file system of its own is left where it is, with a warning.
+    C(/var/lib/ashlar/retired/<component>-<UTC time>), readable by root alone, or to C(/var/log/ashlar-retired) where C(/var/log) is a file system
+    of its own. A folder that is a file system of its own is left where it is, with a warning.
   - A run that was killed is completed by the next.
 options:
   components:

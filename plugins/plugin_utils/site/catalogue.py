@@ -228,11 +228,9 @@ def _placement(raw: Mapping[str, Any]) -> Placement:
 
 def _port(raw: Mapping[str, Any]) -> Port:
     option, sources = _option(raw["port"]), _option(raw["from"])
-    first, _, last = ("0" if option else str(raw["port"])).partition("-")
     return Port(
         raw["name"],
-        int(first),
-        int(last or first),
+        *_range("" if option else raw["port"]),
         raw.get("protocol", "tcp"),
         () if sources else tuple(raw["from"]),
         raw.get("route", {}),
@@ -247,6 +245,13 @@ def _option(value: Any) -> str:
     """The option whose value it is; empty when it is a value."""
     found = OPTION.fullmatch(value) if isinstance(value, str) else None
     return found[1] if found else ""
+
+
+def _range(value: Any) -> tuple[int, int]:
+    """First and last of a port or a range of ports; 0 where it is neither."""
+    first, _, last = str(value).partition("-")
+    last = last or first
+    return (int(first), int(last)) if first.isdecimal() and last.isdecimal() else (0, 0)
 
 
 def _is_range(first: int, last: int) -> bool:
@@ -265,7 +270,7 @@ def resolve(manifest: Manifest, values: Mapping[str, Any], known: Collection[str
     problems: list[Problem] = []
 
     def wrong(option: str, allowed: str) -> None:
-        text = f"is {quoted(values.get(option))}. Allowed: {allowed}, and no template."
+        text = f"is {quoted(values.get(option))}. Allowed: {allowed}; not a template."
         problem = Problem(file, ("options", manifest.name, option), text)
         if problem not in problems:
             problems.append(problem)
@@ -273,19 +278,19 @@ def resolve(manifest: Manifest, values: Mapping[str, Any], known: Collection[str
     ports = []
     for port in manifest.ports:
         if port.option:
-            first, _, last = str(values.get(port.option)).partition("-")
-            if first.isdecimal() and (last or first).isdecimal() and _is_range(int(first), int(last or first)):
-                port = replace(port, first=int(first), last=int(last or first))
+            first, last = _range(values.get(port.option))
+            if _is_range(first, last):
+                port = replace(port, first=first, last=last)
             else:
-                wrong(port.option, "a port from 1 to 65535, or a range first-last of such")
+                wrong(port.option, "a port from 1 to 65535, or a range such as 30000-32767")
         if port.sources_option:
             sources = values.get(port.sources_option)
             if isinstance(sources, list) and set(map(str, sources)) <= set(known):
                 port = replace(port, sources=tuple(map(str, sources)))
             else:
-                wrong(port.sources_option, f"a list of components, {listed(name for name in known if name in SOURCES)}, or networks of components")
+                wrong(port.sources_option, f"a list of components, their networks, {listed(SOURCES)}")
         ports.append(port)
-    domains = tuple(str(values.get(_option(domain), "")) if _option(domain) else domain for domain in manifest.domains)
+    domains = tuple(str(values.get(option, "")) if (option := _option(domain)) else domain for domain in manifest.domains)
     return replace(manifest, ports=tuple(ports), domains=domains), problems
 
 

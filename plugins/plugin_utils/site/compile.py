@@ -127,9 +127,10 @@ def compile_plan(
     catalogue, wrong = _resolved(catalogue, chosen, given, site.file)
     found += wrong
     own = [catalogue.manifests[name] for name in chosen]
-    takers = {network: name for name, manifest in catalogue.manifests.items() for network in manifest.networks if found or name not in chosen}
-    # What a wrong choice has left out may be meant all the same.
-    specs = networks_of([*own, *(catalogue.manifests[name] for network, name in takers.items() if found and network in site.networks)])
+    takers = {network: name for name, manifest in catalogue.manifests.items() for network in manifest.networks}
+    # A network of a component that a wrong choice has left out is not blamed as well.
+    meant = [catalogue.manifests[name] for network, name in takers.items() if found and network in site.networks]
+    specs = networks_of([*own, *meant])
     networks, wrong = parse_networks(site.networks, site.file, specs, takers)
     found += wrong
     found += check_domain(site, own)

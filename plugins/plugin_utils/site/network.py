@@ -19,7 +19,7 @@ _UNUSABLE = tuple(IPv4Network(text) for text in ("0.0.0.0/8", "127.0.0.0/8", "16
 def parse_networks(raw: Mapping[str, Any], file: str, specs: Mapping[str, NetworkSpec], takers: Mapping[str, str]) -> tuple[Networks, list[Problem]]:
     """``networks`` of a site file whose structure was checked; those that are no networks are left out.
 
-    :param specs: networks that the site's components take. ``takers``: networks of other components -> who takes them.
+    :param specs: networks that the site's components take. ``takers``: network of any component -> who takes it.
     """
     problems: list[Problem] = []
     for name in raw:

@@ -49,8 +49,10 @@ locals {
   unknown    = [for name in local.wanted : name if !contains(keys(local.manifests), name)]
   components = sort([for name in local.wanted : name if contains(keys(local.manifests), name)])
 
-  # Each manifest's class of nodes: where its component runs, and what `from: <component>` means.
+  # Networks of containers, whose addresses leave them as those of nodes.
   containers = flatten([for name, manifest in local.manifests : [for network, about in try(manifest.networks, {}) : network if about.kind == "containers"]])
+
+  # Each manifest's class of nodes: where its component runs, and what `from: <component>` means.
   classes = { for name, manifest in local.manifests : name => (
     try(manifest.nodes.class, "all") == "all" ? local.node_all : [manifest.nodes.class]
   ) }
