@@ -119,7 +119,7 @@ class ActionModule(ActionBase):
         folder = Path(constants.DEFAULT_LOCAL_TMP) / "turns"  # type: ignore[attr-defined]
         try:
             with turn(folder, component, member, rolling["max_unavailable"], limit):
-                if "spare" in rolling and (why := self._unhealthy([{"component": component, **rolling["spare"]}], LIMIT, task_vars)):
+                if "spare" in rolling and (why := self._unhealthy([rolling["spare"]], LIMIT, task_vars)):
                     raise AnsibleActionFail(f"{component} is not restarted on {member}, because its other members can't do without it. {why}")
                 return self._restarted(arguments, health, task_vars)
         except TurnError as error:

@@ -373,8 +373,7 @@ class CallbackModule(CallbackBase):
         self._ticker.stop()
         seconds = time.monotonic() - self._started
         numbers = {host: stats.summarize(host) for host in sorted(stats.processed)}
-        lost = {host for host, each in numbers.items() if each["failures"] or each["unreachable"]}
-        failures = [failure for failure in self._failures if failure.host in lost]
+        failures = report.unrescued(self._failures, numbers)
         page = report.page_sections((stats.custom or {}).get("_run", {}).get("ashlar_page"))
 
         if not failures and page:

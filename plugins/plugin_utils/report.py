@@ -235,6 +235,22 @@ def unreachable_cause(result: Mapping[str, Any], host: str, address: str) -> Cau
     return Cause(said, f"{likely.format(at=address or host, **values)}; to go on without it: --limit '!{host}'")
 
 
+def unrescued(failures: Iterable[Failure], numbers: Mapping[str, Mapping[str, int]]) -> list[Failure]:
+    """Failures that ended the run of their host, in their order. Those that a rescue dealt with came before.
+
+    :param numbers: host -> its numbers, by Ansible's names.
+    """
+    rescued = {host: each["rescued"] for host, each in numbers.items()}
+    left = []
+    for failure in failures:
+        each = numbers.get(failure.host)
+        if each and rescued[failure.host]:
+            rescued[failure.host] -= 1
+        elif each and (each["failures"] or each["unreachable"]):
+            left.append(failure)
+    return left
+
+
 def failure_summary(failures: Sequence[Failure], hosts: int, command: str, paint: Paint, width: int = WIDTH) -> list[str]:
     """The last thing on the screen when a run failed: by host, what failed, why, what to do, and the command to run again.
 

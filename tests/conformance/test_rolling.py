@@ -6,10 +6,8 @@ from __future__ import annotations
 import asyncio
 import json
 import threading
-import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, field
 
 import pytest
 
@@ -17,10 +15,11 @@ from .support import sample
 from .support.figures import Tell, brief
 from .support.key_value import KeyValueStore
 from .support.load import Load, loaded
-from .support.nodes import CommandError, Node
+from .support.nodes import Node
 from .support.plan import Plan
 from .support.site import site_yml
-from .support.waiting import PATIENCE, at_once
+from .support.waiting import at_once
+from .support.writer import Writer
 
 pytestmark = pytest.mark.disruptive
 
@@ -47,33 +46,6 @@ def since(text):
     return round(moment.timestamp() * 1e6) if moment else 0
 print(json.dumps([since(times["ActiveExitTimestamp"]), since(times["ActiveEnterTimestamp"])]))
 """
-
-
-@dataclass
-class Writer:
-    """Writes to a store without a pause, on whichever member takes it, until told to end."""
-
-    store: KeyValueStore
-    key: str
-    confirmed: list[str] = field(default_factory=list)
-    longest: float = 0.0
-    """Seconds between two writes that were confirmed, at most."""
-
-    def run(self, end: threading.Event) -> None:
-        last = time.monotonic()
-        for number in range(1_000_000):
-            if end.is_set():
-                return
-            member = self.store.members[number % len(self.store.members)]
-            try:
-                written = self.store.put(member, f"{self.key}/{number:06}", f"v{number:06}", 20)
-            except CommandError:
-                written = False
-            if written:
-                self.confirmed.append(f"v{number:06}")
-                self.longest = max(self.longest, time.monotonic() - last)
-                last = time.monotonic()
-            assert time.monotonic() - last < PATIENCE, "no member takes a write"
 
 
 @pytest.fixture

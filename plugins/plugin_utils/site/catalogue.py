@@ -11,7 +11,18 @@ from pathlib import Path
 from typing import Any
 
 from ansible_collections.ashlar.stack.plugins.plugin_utils import programs
-from ansible_collections.ashlar.stack.plugins.plugin_utils.site.models import Manifest, NetworkSpec, Placement, Port, Problem, Release, SiteError, Slot, Stack
+from ansible_collections.ashlar.stack.plugins.plugin_utils.site.models import (
+    TASKS,
+    Manifest,
+    NetworkSpec,
+    Placement,
+    Port,
+    Problem,
+    Release,
+    SiteError,
+    Slot,
+    Stack,
+)
 from ansible_collections.ashlar.stack.plugins.plugin_utils.site.reading import did_you_mean, listed, quoted, read_yaml
 from ansible_collections.ashlar.stack.plugins.plugin_utils.site.structure import check
 
@@ -334,10 +345,12 @@ def _references(manifest: Manifest, slots: Mapping[str, Slot], manifests: Mappin
         yield Problem(manifest.file, ("life", "rolling", "members"), text)
     if "rolling" in manifest.life and not manifest.health:
         yield Problem(manifest.file, ("life", "rolling"), "is set without health checks, so nobody knows when a member is back. Add health checks.")
-    if "leave" in manifest.life:
-        tasks = f"tasks/{manifest.life['leave']}.yml"
-        if not (Path(manifest.file).parents[1] / tasks).is_file():
-            yield Problem(manifest.file, ("life", "leave"), f"names {tasks} of the role, which does not exist. Write it, or remove the line.")
+    for key in TASKS:
+        tasks = f"tasks/{manifest.life.get(key)}.yml"
+        if key in manifest.life and not (Path(manifest.file).parents[1] / tasks).is_file():
+            yield Problem(manifest.file, ("life", key), f"names {tasks} of the role, which does not exist. Write it, or remove the line.")
+    if "drain" in manifest.life and "resume" not in manifest.life:
+        yield Problem(manifest.file, ("life", "resume"), "is missing, so that what drain does would never be undone. Add it.")
     for index, port in enumerate(manifest.ports):
         for source in port.sources:
             if source not in sources:

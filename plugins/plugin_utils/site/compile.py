@@ -21,6 +21,7 @@ from ansible_collections.ashlar.stack.plugins.plugin_utils.site.models import (
     NODE_CLASSES,
     NOTHING,
     RETIRING,
+    TASKS,
     Manifest,
     Memory,
     Networks,
@@ -322,6 +323,9 @@ def _plan(
         "component_nodes": {name: groups[name] for name in sorted(catalogue.manifests)},
         "component_groups": {name: groups[name] for name in sorted(grouped)},
         "component_rolling": {name: _rolling(catalogue.manifests[name], groups) for name in chosen if "rolling" in catalogue.manifests[name].life},
+        "component_tasks": {
+            key: {name: catalogue.manifests[name].life[key] for name in chosen if key in catalogue.manifests[name].life} for key in TASKS
+        },
         "component_addresses": {name: addresses[name] for name in sorted(catalogue.manifests)},
         "component_clients": clients_of([catalogue.manifests[name] for name in chosen]),
         "endpoints": {
@@ -400,7 +404,8 @@ def _about(manifest: Manifest, versions: Mapping[str, str]) -> dict[str, Any]:
 def _rolling(manifest: Manifest, groups: Mapping[str, Sequence[str]]) -> dict[str, Any]:
     """How running members of a component are restarted in turns."""
     rolling = manifest.life["rolling"]
-    return {"max_unavailable": 1, **rolling, "members": list(groups[rolling.get("members", manifest.name)])}
+    spare = {"spare": {"component": manifest.name, **rolling["spare"]}} if "spare" in rolling else {}
+    return {"max_unavailable": 1, **rolling, **spare, "members": list(groups[rolling.get("members", manifest.name)])}
 
 
 def _retiring(catalogue: ComponentCatalogue, node: str, leaves: Mapping[str, Sequence[str]]) -> list[dict[str, Any]]:

@@ -36,6 +36,7 @@ PLAN_VARIABLES = (
     "component_nodes",
     "component_groups",
     "component_rolling",
+    "component_tasks",
     "component_addresses",
     "component_clients",
     "endpoints",

@@ -85,8 +85,9 @@ make)
   [ ! -e /sys/fs/cgroup/cgroup.controllers ] || systemd=always
 
   # /var/lib is a volume because the overlay file systems of containers and images do not stack on a node's own overlay.
+  # A reboot ends the container's init by a signal, and podman starts it again; one that was killed or stopped stays away.
   # The lock is not the container's to hold.
-  podman --runtime runc run --detach --name "$name" --hostname "$node" \
+  podman --runtime runc run --detach --restart on-failure --name "$name" --hostname "$node" \
     --label "ashlar_site=$prefix" --label "ashlar_node=$node" --label "ashlar_address=$address" \
     --network "$prefix" --network-alias "$node" --ip "$address" --no-hosts \
     --privileged --cgroupns private --systemd "$systemd" --pids-limit -1 \

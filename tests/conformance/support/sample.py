@@ -26,10 +26,13 @@ def placed_anew(cluster: Cluster, plan: Plan) -> Counter[str]:
     """Rolls the Deployment, since after faults replicas may share a node, and sees that they are spread over the workers."""
     replicas = plan.option("sample", "sample_replicas")
     restart = {"spec": {"template": {"metadata": {"annotations": {"conformance/restarted": random_name("at")}}}}}
-    cluster.patch(DEPLOYMENT, restart)
+    generation = cluster.patch(DEPLOYMENT, restart)["metadata"]["generation"]
 
     def rolled() -> bool:
         status = cluster.get(DEPLOYMENT)["status"]
+        # Before its controller has seen the patch, the status is that of the rollout before.
+        if status.get("observedGeneration", 0) < generation:
+            return False
         return status.get("updatedReplicas") == replicas == status.get("availableReplicas") == len(cluster.pods("sample", "app=hello"))
 
     until("the replicas are placed anew", rolled)

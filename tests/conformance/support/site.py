@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""`site.yml`, as an operator runs it."""
+"""Playbooks, as an operator runs them."""
 
 from __future__ import annotations
 
@@ -11,10 +11,22 @@ from pathlib import Path
 from .plan import ROOT, Plan
 
 
-def site_yml(plan: Plan, *arguments: str) -> str:
-    """What a run of the whole site said. An AssertionError when it fails."""
-    command = [str(Path(sys.executable).parent / "ansible-playbook"), "-i", str(plan.inventory), str(ROOT / "site.yml"), *arguments]
+def playbook(plan: Plan, name: str, *arguments: str) -> tuple[int, str]:
+    """(exit code, what was said) of a run of playbooks/<name>.yml, or of site.yml."""
+    file = ROOT / "site.yml" if name == "site" else ROOT / "playbooks" / f"{name}.yml"
+    command = [str(Path(sys.executable).parent / "ansible-playbook"), "-i", str(plan.inventory), str(file), *arguments]
     environment = {**os.environ, "ANSIBLE_CONFIG": str(ROOT / "ansible.cfg")}
     done = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True, timeout=1200, check=False)
-    assert done.returncode == 0, f"{done.stdout[-4000:]} {done.stderr[-1000:]}"
-    return done.stdout
+    return done.returncode, done.stdout + done.stderr
+
+
+def run(plan: Plan, name: str, *arguments: str) -> str:
+    """What a run said. An AssertionError when it fails."""
+    code, said = playbook(plan, name, *arguments)
+    assert code == 0, said[-5000:]
+    return said
+
+
+def site_yml(plan: Plan, *arguments: str) -> str:
+    """What a run of the whole site said. An AssertionError when it fails."""
+    return run(plan, "site", *arguments)

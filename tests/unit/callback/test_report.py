@@ -28,6 +28,7 @@ from ansible_collections.ashlar.stack.plugins.plugin_utils.report import (
     some,
     timings,
     unreachable_cause,
+    unrescued,
 )
 
 
@@ -255,6 +256,15 @@ def test_figures_name_the_slowest_tasks_and_who_changed() -> None:
         "         1.2 s  coordination | etcd: Etcd is installed and started",
     ]
     assert "  changed     nothing" in figures([a_play()], 1, {"n1": 0}, plain)
+
+
+def test_a_failure_that_a_rescue_dealt_with_is_not_told_at_the_end() -> None:
+    def failed(host: str, task: str) -> Failure:
+        return Failure(host, "", task, "", (Cause("why"),), False)
+
+    numbers = {"n1": {"rescued": 1, "failures": 1, "unreachable": 0}, "n2": {"rescued": 1, "failures": 0, "unreachable": 0}}
+    found = unrescued([failed("n1", "tried"), failed("n2", "tried"), failed("n1", "given up")], numbers)
+    assert [(each.host, each.task) for each in found] == [("n1", "given up")]
 
 
 def test_timings_are_for_machines() -> None:

@@ -281,6 +281,15 @@ def test_what_did_not_run_need_not_be_healthy(run: list[str], skip: list[str], e
     assert [check["component"] for check in checks] == expected
 
 
+@pytest.mark.parametrize(("left", "recorded"), [(["a", "b"], True), (["a"], False)])
+def test_versions_are_recorded_when_every_node_has_them(left: list[str], recorded: bool) -> None:
+    """A node that failed, or was left out by --limit, may have those of before."""
+    task = next(play for play in PLAYS if play["name"] == "every layer | record")["tasks"][0]
+    variables = {"groups": {"nodes": ["a", "b"]}, "ansible_play_hosts": left}
+    templar = Templar(loader=DataLoader(), variables=variables)
+    assert templar.template(trust_as_template("{{ " + task["when"] + " }}")) is recorded
+
+
 LOCAL_TASKS = [
     (file, task)
     for file in sorted([*(ROOT / "roles").glob("*/tasks/*.yml"), *(ROOT / "playbooks").glob("*.yml"), ROOT / "site.yml"])

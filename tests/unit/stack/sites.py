@@ -13,6 +13,7 @@ from ansible.parsing.dataloader import DataLoader
 from ansible.plugins.loader import inventory_loader
 from ansible_collections.ashlar.stack.plugins.inventory import stack as plugin
 from ansible_collections.ashlar.stack.plugins.plugin_utils.site import reading
+from ansible_collections.ashlar.stack.plugins.plugin_utils.site.models import TASKS
 
 REPOSITORY = Path(__file__).parents[3]
 COLLECTION = Path(__file__).parent / "collection.yml"
@@ -55,6 +56,9 @@ def write_collection(root: Path) -> Path:
     for name, content in yaml.safe_load(COLLECTION.read_text()).items():
         role = root / "roles" / name
         _write(role / "meta" / "component.yml", content["manifest"])
+        for tasks in (content["manifest"].get("life", {}).get(key) for key in TASKS):
+            if tasks:
+                _write(role / "tasks" / f"{tasks}.yml", [])
         options = content.get("options", {})
         _write(role / "meta" / "argument_specs.yml", {"argument_specs": {"main": {"options": options}}})
         _write(role / "defaults" / "main.yml", {option: spec["default"] for option, spec in options.items() if "default" in spec})

@@ -1,0 +1,41 @@
+# SPDX-License-Identifier: Apache-2.0
+"""A client that writes to the site's store all the time and remembers what was confirmed."""
+
+from __future__ import annotations
+
+import threading
+import time
+from dataclasses import dataclass, field
+
+from .key_value import KeyValueStore
+from .nodes import CommandError
+from .waiting import PATIENCE
+
+
+@dataclass
+class Writer:
+    """Writes to a store without a pause, on whichever member takes it, until told to end."""
+
+    store: KeyValueStore
+    key: str
+    confirmed: list[str] = field(default_factory=list)
+    longest: float = 0.0
+    """Seconds between two writes that were confirmed, at most."""
+
+    def run(self, end: threading.Event) -> None:
+        last = time.monotonic()
+        for number in range(1_000_000):
+            if end.is_set():
+                return
+            member = self.store.members[number % len(self.store.members)]
+            try:
+                written = self.store.put(member, f"{self.key}/{number:06}", f"v{number:06}", 20)
+            except (CommandError, RuntimeError):
+                # Its host may be going down, and the connection with it.
+                member.disconnect()
+                written = False
+            if written:
+                self.confirmed.append(f"v{number:06}")
+                self.longest = max(self.longest, time.monotonic() - last)
+                last = time.monotonic()
+            assert time.monotonic() - last < PATIENCE, "no member takes a write"

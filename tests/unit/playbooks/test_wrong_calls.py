@@ -1,0 +1,33 @@
+# SPDX-License-Identifier: Apache-2.0
+"""A verb that is called wrongly says so in one error, before it has looked at any host."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[3]
+
+CALLS = [
+    ("maintain", [], "No node is named: give -e nodes=..., names of nodes or groups, separated by commas."),
+    ("maintain", ["nodes=worker-9,control-1"], "nodes has worker-9, neither a node nor a group of this site. Nodes are control-1, control-2, "),
+    ("maintain", ["nodes=storage"], "nodes is storage, and no node is in these groups."),
+    ("maintain", ["nodes=control-1", "reboot=now"], 'reboot is "now". Allowed: true, false, needed.'),
+    ("maintain", ["nodes=control-1", "packages=all"], 'packages is "all". Allowed: upgrade.'),
+    ("maintain", ["nodes=control-1", "batch=0%"], 'batch is "0%". Allowed: a number of nodes from 1, or a percentage of those named, from 1% to 100%.'),
+]
+
+
+@pytest.mark.parametrize(("name", "variables", "words"), CALLS)
+def test_a_wrong_call_is_one_error(name: str, variables: list[str], words: str) -> None:
+    command = [str(Path(sys.executable).parent / "ansible-playbook"), "-i", "inventories/example", f"playbooks/{name}.yml"]
+    command += [part for variable in variables for part in ("-e", variable)]
+    done = subprocess.run(command, cwd=ROOT, env={**os.environ, "COLUMNS": "100"}, capture_output=True, text=True, timeout=120, check=False)
+    said = " ".join(done.stdout.split())
+    assert done.returncode == 2 and "Traceback" not in done.stdout + done.stderr
+    assert words in said, said
+    assert "Nothing was changed." in said and "Failed on 1 of 1 host" in said, "no other host was asked"
