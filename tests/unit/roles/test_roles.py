@@ -193,7 +193,7 @@ def test_every_component_has_its_plays_on_its_own_group() -> None:
 
 
 def test_the_closing_page_names_no_component() -> None:
-    [page] = [task["ansible.builtin.set_stats"]["data"] for task in PLAYS[-1]["tasks"] if "ansible.builtin.set_stats" in task]
+    [page] = [task["ansible.builtin.set_stats"]["data"] for play in PLAYS for task in play.get("tasks", ()) if "ansible.builtin.set_stats" in task]
     assert page == {"ashlar_page": "{{ site_page }}"}
     assert MANIFESTS["kubernetes_control"]["page"]["Kubernetes"]
 
@@ -255,7 +255,7 @@ def test_a_token_of_consul_is_contributed_by_the_component_that_reads_it() -> No
 def test_all_else_runs_whatever_the_tags_are_but_for_the_record_of_a_whole_run() -> None:
     untagged = [play["name"] for play in PLAYS if not play.get("tags")]
     assert untagged == ["every layer | record"]
-    named = ("every layer | plan", "every layer | placement", "every layer | retire", "every layer | ready")
+    named = ("every layer | plan", "every layer | lock", "every layer | unlock", "every layer | placement", "every layer | retire", "every layer | ready")
     for name in (*named, "The store holds every artifact of the site", "base | hosts"):
         assert "always" in tags(name)
 
