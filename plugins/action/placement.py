@@ -20,6 +20,7 @@ ARGUMENTS = {
     "planned": {"type": "dict", "required": True},
     "nodes": {"type": "list", "elements": "str", "required": True},
     "retired": {"type": "list", "elements": "str", "default": []},
+    "removed": {"type": "list", "elements": "str", "default": []},
 }
 
 
@@ -30,9 +31,9 @@ class ActionModule(ControllerAction):
         _, arguments = self.validate_argument_spec(argument_spec=ARGUMENTS)
         directory = Path(arguments["directory"])
         # Ansible's texts carry marks that YAML does not know.
-        planned, nodes = json.loads(json.dumps([arguments["planned"], arguments["nodes"]]))
+        planned, nodes, retired, removed = json.loads(json.dumps([arguments[name] for name in ("planned", "nodes", "retired", "removed")]))
         try:
-            memory = remember(recall(ROOT, directory), planned, nodes, arguments["retired"])
+            memory = remember(recall(ROOT, directory), planned, nodes, retired, removed)
         except SiteError as error:
             raise AnsibleError(report(error.problems, os.getcwd())) from None
         return self.write(directory / PLACEMENT, text_of(memory, nodes), "Which node carries which component is remembered")

@@ -24,12 +24,17 @@ options:
     type: dict
     required: true
   nodes:
-    description: Names of all nodes.
+    description: Names of all hosts that are nodes, or were and are still in the inventory.
     type: list
     elements: str
     required: true
   retired:
     description: Nodes from which everything is gone that is not planned there.
+    type: list
+    elements: str
+    default: []
+  removed:
+    description: Nodes that carry nothing from now on, until they have left O(nodes).
     type: list
     elements: str
     default: []

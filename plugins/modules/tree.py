@@ -158,6 +158,10 @@ options:
         type: list
         elements: str
         default: []
+      own:
+        description: Whether it is stopped and disabled when the tree goes. V(false) for units of the system that the tree only configures.
+        type: bool
+        default: true
       reload:
         description: Globs of files, of the tree or not, whose change reloads the unit instead of restarting it.
         type: list
@@ -297,6 +301,7 @@ ARGUMENTS: dict[str, Any] = {
             "files": {"type": "list", "elements": "str"},
             "watch": {"type": "list", "elements": "str", "default": []},
             "reload": {"type": "list", "elements": "str", "default": []},
+            "own": {"type": "bool", "default": True},
         },
     },
     "root": {"type": "path", "default": "/"},

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The life of a stack that consists of two folders which no line of the core names: planned, installed, changed in turns, taken away.
+"""The life of a stack that consists of two folders which no line of the core names: planned, installed, changed in turns, a node removed, taken away.
 
 The tests go on from one another, in this order, as an operator would: with `site.yml` of a copy of the collection in which the two folders lie.
 """
@@ -12,7 +12,7 @@ import re
 import shutil
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
@@ -24,9 +24,25 @@ ROOT = Path(__file__).resolve().parents[3]
 SITE = Path(os.environ["ASHLAR_INVENTORY"])
 TOYS = Path(__file__).resolve().parents[1] / "collection"
 PARTS = ("artifacts", "docs", "meta", "playbooks", "plugins", "programs", "releases", "roles", "schemas", "stacks", "ansible.cfg", "galaxy.yml", "site.yml")
-NODES = ("node1", "node2", "node3")
+STORES = ("node1", "node2", "node3")
+NODES = (*STORES, "node4")
 # When a unit began to stop, and when it had started again, in microseconds since the boot that all nodes of this machine share.
 TIMES = "systemctl show --property=ActiveExitTimestampMonotonic,ActiveEnterTimestampMonotonic toy-store.service"
+# What a machine is: files that are no package's, without what packages and the system itself write; users, units, rules, interfaces, mounts.
+MACHINE = r"""
+owned=$(mktemp)
+cat /var/lib/dpkg/info/*.list | sort -u >"$owned"
+find /etc /opt /usr /home /root /srv /var -xdev \( -path /var/lib/dpkg -o -path /var/lib/apt -o -path /var/lib/systemd -o -path /var/log \
+  -o -path /var/cache -o -path /var/tmp -o -path /etc/alternatives -o -path /root/.ansible -o -name __pycache__ \) -prune -o -print |
+  sort | comm -23 - "$owned" | grep -vE '^/etc/((passwd|group|shadow|gshadow|subuid|subgid)-|[.]pwd[.]lock)$'
+getent passwd | cut -d: -f1
+getent group | cut -d: -f1
+systemctl list-unit-files --plain --no-legend | awk '$2 == "enabled" {print $1}'
+nft list ruleset 2>/dev/null || true
+ip -oneline link | cut -d: -f2
+cut -d' ' -f2 /proc/mounts | grep -v ^/run/credentials/
+rm "$owned"
+"""
 LOOK = r"""
 find / -xdev \( -iname '*toy*' -o -path '/opt/ashlar/*toy*' \) -not -path '/proc/*' -not -path '/sys/*' -not -path '/var/lib/ashlar/retired/*' -not -path '/var/log/journal/*'
 getent passwd | grep toy
@@ -54,9 +70,9 @@ def collection(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
     shutil.rmtree(root)
 
 
-def playbook(root: Path, *arguments: str) -> tuple[int, str]:
-    """Exit code and everything that a run of the site printed."""
-    command = [str(Path(sys.executable).parent / "ansible-playbook"), "-i", str(SITE), "site.yml", *arguments]
+def playbook(root: Path, *arguments: str, name: str = "site.yml") -> tuple[int, str]:
+    """Exit code and everything that a run of a playbook printed."""
+    command = [str(Path(sys.executable).parent / "ansible-playbook"), "-i", str(SITE), name, *arguments]
     environment = {**os.environ, "ANSIBLE_CONFIG": str(root / "ansible.cfg"), "ANSIBLE_NOCOLOR": "1", "ANSIBLE_FORCE_COLOR": "0"}
     done = subprocess.run(command, cwd=root, env=environment, capture_output=True, text=True, timeout=900, check=False, stdin=subprocess.DEVNULL)
     print(done.stdout + done.stderr)
@@ -85,18 +101,24 @@ def on(node: str, command: str) -> str:
     return subprocess.run(words, capture_output=True, text=True, timeout=60, check=True).stdout
 
 
-def everywhere(command: str) -> dict[str, str]:
+def everywhere(command: str, nodes: Sequence[str] = NODES) -> dict[str, str]:
     with ThreadPoolExecutor() as pool:
-        return dict(zip(NODES, pool.map(lambda node: on(node, command), NODES), strict=True))
+        return dict(zip(nodes, pool.map(lambda node: on(node, command), nodes), strict=True))
+
+
+@pytest.fixture(scope="module")
+def bare() -> list[str]:
+    """What node4 was before anything was installed on it."""
+    return on("node4", MACHINE).splitlines()
 
 
 def restarts() -> dict[str, tuple[int, int]]:
     """Node -> when its store stopped and started last."""
-    shown = {node: dict(line.split("=", 1) for line in text.splitlines()) for node, text in everywhere(TIMES).items()}
+    shown = {node: dict(line.split("=", 1) for line in text.splitlines()) for node, text in everywhere(TIMES, STORES).items()}
     return {node: (int(times["ActiveExitTimestampMonotonic"]), int(times["ActiveEnterTimestampMonotonic"])) for node, times in shown.items()}
 
 
-def test_it_comes_up_and_a_second_run_changes_nothing(collection: Path) -> None:
+def test_it_comes_up_and_a_second_run_changes_nothing(collection: Path, bare: list[str]) -> None:
     said = installed(collection)
     assert "coordination | toy_store" in (collection / "site.yml").read_text()
     assert "it runs on every node" in said, "the closing page has its lines"
@@ -113,10 +135,24 @@ def test_a_changed_option_and_a_new_program_restart_one_store_after_another(coll
     said = installed(collection, "-e", json.dumps({"toy_store_port": 7002}))
     after = restarts()
     assert "toy-store.service" in said
-    assert all(after[node][0] > before[node][1] for node in NODES)
+    assert all(after[node][0] > before[node][1] for node in STORES)
     turns = sorted(after.values())
     assert all(one[1] <= other[0] for one, other in zip(turns, turns[1:], strict=False)), turns
-    assert all(":7002" in text and ":7001" not in text for text in everywhere("ss -Hltn").values())
+    assert all(":7002" in text and ":7001" not in text for text in everywhere("ss -Hltn", STORES).values())
+
+
+def test_a_node_that_is_removed_is_as_it_was_before_and_the_others_forget_it(collection: Path, bare: list[str]) -> None:
+    remove = "playbooks/remove_nodes.yml"
+    code, said = playbook(collection, "-e", "nodes=node3", name=remove)
+    assert code == 2 and "node3 can't be removed, because toy_store there holds what the toy orchestrator is to run" in " ".join(said.split())
+    assert playbook(collection, "-e", "nodes=node4", name=remove)[0] == 0
+    now = on("node4", MACHINE).splitlines()
+    assert sorted(set(now) ^ set(bare)) == [], "nothing was left behind, and nothing of the machine was lost"
+    address = hosts()["node4"]["node_address"]
+    assert not any(address in text for text in everywhere("nft list ruleset; cat /etc/hosts", STORES).values())
+    assert not (SITE / "credentials" / "nodes" / "node4").exists()
+    assert changes(playbook(collection, "-e", "nodes=node4", name=remove)[1]) == {"0"}, "what is removed is not removed again"
+    assert "node4" not in yaml.safe_load((SITE / "state" / "placement.yml").read_text())["components"].get("base", [])
 
 
 def test_it_leaves_when_it_is_named_and_nothing_of_it_stays(collection: Path) -> None:
@@ -129,8 +165,8 @@ def test_it_leaves_when_it_is_named_and_nothing_of_it_stays(collection: Path) ->
         assert "toy_store would leave node1, node2, node3, and it holds what the toy orchestrator is to run" in said
         installed(collection, "-e", "retire=toy_store")
         assert everywhere(LOOK) == dict.fromkeys(NODES, "")
-        goodbyes = everywhere("cat /var/lib/ashlar/retired/toy_store-*/var-lib-toy-store/goodbye")
-        assert goodbyes == {node: f"{node}\n" for node in NODES}, "it took its leave, and its data was put aside"
+        goodbyes = everywhere("cat /var/lib/ashlar/retired/toy_store-*/var-lib-toy-store/goodbye", STORES)
+        assert goodbyes == {node: f"{node}\n" for node in STORES}, "it took its leave, and its data was put aside"
         assert changes(installed(collection)) == {"0"}
     finally:
         stack.write_text(text)

@@ -344,7 +344,7 @@ class Tree:
             intended={**memory.intended, **{change.entry.path: change.entry.digest for change in changes}},
             folders=sorted(set(memory.folders) | {folder.path for folder in folders if folder.found is None}),
             making=sorted(set(memory.making) | {folder.path for folder in folders if folder.found is None}),
-            units=sorted(set(memory.units) | {spec.name for spec in self.spec.units}),
+            units=sorted(set(memory.units) | {spec.name for spec in self.spec.units if spec.own}),
             component=self.component or memory.component,
         )
         if self._write_memory(intent, written):
@@ -361,7 +361,7 @@ class Tree:
         final = Memory(
             paths=contents,
             folders=[path for path in intent.folders if self.files.look_directory(path) is not None] if not self.spec.absent else [],
-            units=sorted(spec.name for spec in self.spec.units) if not self.spec.absent else [],
+            units=sorted(spec.name for spec in self.spec.units if spec.own) if not self.spec.absent else [],
             applied=applied,
             pending=kept,
             asked=self.asked,

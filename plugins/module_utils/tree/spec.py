@@ -46,6 +46,7 @@ def spec_of(arguments: dict[str, Any]) -> TreeSpec:
                 files=None if unit["files"] is None else tuple(unit["files"]),
                 watch=tuple(unit["watch"]),
                 reload=tuple(unit["reload"]),
+                own=unit.get("own", True),
             )
             for unit in arguments["units"]
         ),

@@ -37,7 +37,10 @@ class UnitError(Exception):
 
 @dataclass(frozen=True)
 class UnitSpec:
-    """What is asked of one unit. `files`, `watch` and `reload` are globs; `files` None means the default (see `restart_paths`)."""
+    """What is asked of one unit. `files`, `watch` and `reload` are globs; `files` None means the default (see `restart_paths`).
+
+    `own`: whether it goes with the tree. One of the system's own stays.
+    """
 
     name: str
     state: str = "started"
@@ -45,6 +48,7 @@ class UnitSpec:
     files: tuple[str, ...] | None = None
     watch: tuple[str, ...] = ()
     reload: tuple[str, ...] = ()
+    own: bool = True
 
     @property
     def wants_enabled(self) -> bool | None:

@@ -95,9 +95,10 @@ def plan_site(
         problems += error.problems
     if stack is None or release is None:
         raise SiteError(problems)
+    removed = {*memory.removed, *_removing(settings[0], nodes)}
     # What depends on the nodes can't be judged while some of them are wrong: a missing node would be blamed on the others.
     known = nodes if nodes and not wrong_nodes and not pending else None
-    return compile_plan(site, stack, catalogue, release, known, problems, pending, groups, memory, settings)
+    return compile_plan(site, stack, catalogue, release, known, problems, pending, groups, memory, settings, removed)
 
 
 def compile_plan(
@@ -111,13 +112,14 @@ def compile_plan(
     existing: Mapping[str, Collection[str]] = MappingProxyType({}),
     memory: Memory = NOTHING,
     settings: Sequence[Mapping[str, Any]] = ({}, {}),
+    removed: Collection[str] = (),
 ) -> Plan:
     """The plan of a site.
 
     :param nodes: None when they are not known, which is a problem among ``problems`` then, unless they are ``pending``.
     :param problems: what was found wrong before; there is no plan if there is one.
     :param existing: groups that the inventory has already, with the names of their hosts.
-    :param memory: which node carries what. ``settings``: see ``plan_site``.
+    :param memory: which node carries what. ``settings``: see ``plan_site``. ``removed``: names of nodes that shall carry nothing.
     :raises SiteError: with these and everything else that is wrong.
     """
     found = list(problems)
@@ -143,12 +145,15 @@ def compile_plan(
     placed: dict[str, list[Node]] = {}
     grouped: dict[str, list[Node]] = {}
     leaves: dict[str, list[str]] = {}
+    leavers: list[Node] = []
     if nodes is not None:
+        leavers = [node for node in nodes if node.name in removed]
+        nodes = [node for node in nodes if node.name not in removed]
         placed = {name: place(catalogue.manifests[name].placement, nodes, memory.carriers.get(name, ())) for name in chosen}
         grouped, wrong = place_groups(own, nodes, memory, given, site.file)
         found += wrong
-        leaves = leaving(memory, {**placed, **grouped}, nodes)
-        found += check_groups(_groups(catalogue, chosen, nodes, placed, grouped, leaves), existing, site.file)
+        leaves = leaving(memory, {**placed, **grouped}, [*nodes, *leavers])
+        found += check_groups(_groups(catalogue, chosen, nodes, placed, grouped, leaves, leavers), existing, site.file)
         found += check_names(nodes, catalogue.manifests.values())
         found += check_labels(nodes, own)
         found += check_counts(site, chosen, catalogue, nodes)
@@ -160,7 +165,7 @@ def compile_plan(
     if nodes is None:
         empty = (EVERY_NODE, *NODE_CLASSES, *sorted(catalogue.manifests), *_own_groups(catalogue), RETIRING)
         return Plan({name: [] for name in empty}, _site_variables(site, networks, specs), {}, {}, {})
-    return _plan(site, networks, specs, catalogue, chosen, versions, nodes, placed, grouped, leaves, contributions)
+    return _plan(site, networks, specs, catalogue, chosen, versions, nodes, placed, grouped, leaves, leavers, contributions)
 
 
 def contributions_of(chosen: Sequence[Manifest]) -> tuple[dict[str, dict[str, dict[str, Any]]], list[Problem]]:
@@ -290,10 +295,11 @@ def _plan(
     placed: Mapping[str, Sequence[Node]],
     grouped: Mapping[str, Sequence[Node]],
     leaves: Mapping[str, Sequence[str]],
+    leavers: Sequence[Node],
     contributions: Mapping[str, Any],
 ) -> Plan:
     addresses = {name: [str(node.address) for node in placed.get(name, ())] for name in catalogue.manifests}
-    groups = _groups(catalogue, chosen, nodes, placed, grouped, leaves)
+    groups = _groups(catalogue, chosen, nodes, placed, grouped, leaves, leavers)
     # Certificates and templates of one component may name a variable of another, whose role's defaults they can't see.
     defaults = _defaults(catalogue, chosen)
     variables = _site_variables(site, networks, specs)
@@ -323,6 +329,7 @@ def _plan(
         "component_nodes": {name: groups[name] for name in sorted(catalogue.manifests)},
         "component_groups": {name: groups[name] for name in sorted(grouped)},
         "component_rolling": {name: _rolling(catalogue.manifests[name], groups) for name in chosen if "rolling" in catalogue.manifests[name].life},
+        "component_holds": {name: catalogue.manifests[name].life["holds"] for name in chosen if "holds" in catalogue.manifests[name].life},
         "component_tasks": {
             key: {name: catalogue.manifests[name].life[key] for name in chosen if key in catalogue.manifests[name].life} for key in TASKS
         },
@@ -332,7 +339,8 @@ def _plan(
             name: {port.name: [f"{address}:{port.first}" for address in addresses[name]] for port in catalogue.manifests[name].ports if port.first == port.last}
             for name in sorted(catalogue.manifests)
         },
-        "site_retiring": {name: {"nodes": list(names), "holds": _life(catalogue, name).get("holds", "")} for name, names in sorted(leaves.items())},
+        "site_retiring": {name: _leaving(catalogue, name, names, {node.name for node in leavers}) for name, names in sorted(leaves.items())},
+        "site_removed": [node.name for node in leavers],
     }
     signing = {certificate["authority"] for name in chosen for certificate in _certificates(catalogue.manifests[name], chosen) if "authority" in certificate}
     kinds: dict[tuple[str, ...], dict[str, Any]] = {}
@@ -341,11 +349,11 @@ def _plan(
         if components not in kinds:
             kinds[components] = _node_variables([catalogue.manifests[name] for name in components], chosen, signing)
         hosts[node.name] = kinds[components]
-    for node in nodes:
+    for node in (*nodes, *leavers):
         hosts.setdefault(node.name, _node_variables([], chosen, signing))
     for name in groups[RETIRING]:
         hosts[name] = {**hosts[name], "node_retiring": _retiring(catalogue, name, leaves)}
-    return Plan(groups, variables, _options(site), defaults, {node.name: hosts[node.name] for node in nodes})
+    return Plan(groups, variables, _options(site), defaults, {node.name: hosts[node.name] for node in (*nodes, *leavers)})
 
 
 def _resolved(
@@ -377,6 +385,18 @@ def _life(catalogue: ComponentCatalogue, name: str) -> Mapping[str, Any]:
     """Of a component, of the component whose group it is, or of one that the collection had once."""
     manifest = catalogue.manifests.get(_own_groups(catalogue).get(name, name))
     return manifest.life if manifest else {}
+
+
+def _leaving(catalogue: ComponentCatalogue, name: str, nodes: Sequence[str], removed: Collection[str]) -> dict[str, Any]:
+    """What leaves which nodes, and what is lost with it. Who removes a node has agreed to that already."""
+    agreed = removed and set(nodes) <= set(removed)
+    return {"nodes": list(nodes), "holds": "" if agreed else _life(catalogue, name).get("holds", "")}
+
+
+def _removing(settings: Mapping[str, Any], nodes: Sequence[Node]) -> set[str]:
+    """Nodes that a verb asks to be planned without, to see whether that can be."""
+    named = settings.get("site_removing", ())
+    return {node.name for node in nodes} & set(named.split(",") if isinstance(named, str) else named)
 
 
 def _units(manifest: Manifest) -> set[str]:
@@ -425,6 +445,7 @@ def _groups(
     placed: Mapping[str, Sequence[Node]],
     grouped: Mapping[str, Sequence[Node]],
     leaves: Mapping[str, Sequence[str]],
+    leavers: Sequence[Node],
 ) -> dict[str, list[str]]:
     """In the order of `ansible-inventory --graph`: the nodes, what is installed on them,
     layer by layer, then what was not chosen, and the nodes that something leaves."""
@@ -434,7 +455,7 @@ def _groups(
         groups[name] = [node.name for node in placed.get(name, ())]
     groups |= {name: [node.name for node in grouped.get(name, ())] for name in _own_groups(catalogue)}
     gone = {name for names in leaves.values() for name in names}
-    groups[RETIRING] = [node.name for node in nodes if node.name in gone]
+    groups[RETIRING] = [node.name for node in (*nodes, *leavers) if node.name in gone]
     return groups
 
 

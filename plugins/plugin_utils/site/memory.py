@@ -5,6 +5,7 @@ from __future__ import annotations
 
 from collections.abc import Collection, Iterable, Mapping
 from pathlib import Path
+from typing import Any
 
 import yaml
 from ansible_collections.ashlar.stack.plugins.plugin_utils.site.models import Memory, SiteError
@@ -12,7 +13,7 @@ from ansible_collections.ashlar.stack.plugins.plugin_utils.site.reading import r
 from ansible_collections.ashlar.stack.plugins.plugin_utils.site.structure import check
 
 PLACEMENT = Path("state") / "placement.yml"
-"""Below the site's folder: ``{nodes: [node], components: {component: [node]}}``."""
+"""Below the site's folder: ``{nodes: [node], components: {component: [node]}, removed: [node]}``."""
 EVERY = "all"
 """Instead of the names of all of ``nodes``, so that a site of 1,000 nodes has a line for a component and not 1,000."""
 HEAD = """\
@@ -35,13 +36,16 @@ def recall(root: Path, site_directory: Path) -> Memory:
         raise SiteError(problems)
     everybody = frozenset(content["nodes"])
     carriers = {name: everybody if nodes == EVERY else frozenset(nodes) for name, nodes in content["components"].items()}
-    return Memory(str(file), carriers)
+    return Memory(str(file), carriers, frozenset(content.get("removed", ())))
 
 
-def remember(memory: Memory, planned: Mapping[str, Collection[str]], nodes: Iterable[str], retired: Collection[str] = ()) -> Memory:
-    """What is to be remembered from now on: what was, and what is planned. Nodes that are no longer there are forgotten.
+def remember(
+    memory: Memory, planned: Mapping[str, Collection[str]], nodes: Iterable[str], retired: Collection[str] = (), removed: Collection[str] = ()
+) -> Memory:
+    """What is to be remembered from now on: what was, and what is planned. Hosts that are no longer there are forgotten.
 
-    :param planned: component or group -> names of its nodes. ``retired``: nodes from which everything has gone that is not planned.
+    :param planned: component or group -> names of its nodes. ``nodes``: of all hosts that are nodes, or were. ``retired``: those from which everything
+        has gone that is not planned. ``removed``: those that are no nodes from now on.
     """
     there = frozenset(nodes)
     carriers = {}
@@ -49,14 +53,16 @@ def remember(memory: Memory, planned: Mapping[str, Collection[str]], nodes: Iter
         wanted = frozenset(planned.get(name, ()))
         if kept := (memory.carriers.get(name, frozenset()) - frozenset(retired) | wanted) & there:
             carriers[name] = kept
-    return Memory(memory.file, carriers)
+    return Memory(memory.file, carriers, (memory.removed | frozenset(removed)) & there)
 
 
 def text_of(memory: Memory, nodes: Iterable[str]) -> str:
     """The file, in an order of its own: the inventory's may change without anything being moved."""
     everybody = frozenset(nodes)
-    content = {
+    content: dict[str, Any] = {
         "nodes": sorted(everybody),
         "components": {name: EVERY if names == everybody else sorted(names) for name, names in sorted(memory.carriers.items())},
     }
+    if memory.removed:
+        content["removed"] = sorted(memory.removed)
     return HEAD + yaml.safe_dump(content, default_flow_style=None, sort_keys=False, width=140, allow_unicode=True)

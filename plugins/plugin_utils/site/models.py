@@ -11,7 +11,7 @@ from typing import Any
 
 LAYERS = ("base", "runtime", "coordination", "orchestration", "network", "ingress", "storage", "observability", "management")
 NETWORK_KINDS = ("containers", "virtual")
-TASKS = ("leave", "drain", "resume")
+TASKS = ("leave", "drain", "resume", "forget")
 """Keys of `life` that name a task file of the role."""
 NODE_CLASSES = ("control", "worker", "edge", "storage")
 EVERY_NODE = "nodes"
@@ -113,10 +113,11 @@ class Placement:
 
 @dataclass(frozen=True, slots=True)
 class Memory:
-    """What is remembered of a site: component, or group of a component's nodes -> names of the nodes that carry it."""
+    """What is remembered of a site: component, or group of a component's nodes -> names of the nodes that carry it; and nodes that were removed."""
 
     file: str = ""
     carriers: Mapping[str, frozenset[str]] = field(default_factory=dict)
+    removed: frozenset[str] = frozenset()
 
 
 NOTHING = Memory()

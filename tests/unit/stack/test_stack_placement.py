@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 import yaml
+from ansible.errors import AnsibleParserError
 from ansible_collections.ashlar.stack.plugins.action.placement import ActionModule
 from ansible_collections.ashlar.stack.plugins.plugin_utils.site.memory import PLACEMENT, recall
 from sites import REPOSITORY, inventory_of, write_site
@@ -17,11 +18,12 @@ ALL = ["node1", "node2", "node3"]
 FOURTH = {"node_address": "192.0.2.20", "node_classes": ["control", "worker"]}
 
 
-def record(site: Path, inventory: Any, retired: list[str] | None = None, check: bool = False) -> dict[str, Any]:
+def record(site: Path, inventory: Any, retired: list[str] | None = None, check: bool = False, removed: list[str] | None = None) -> dict[str, Any]:
     """The task of site.yml, with what the plan has."""
     variables = inventory.groups["all"].vars
     planned = {**variables["component_nodes"], **variables["component_groups"]}
-    arguments = {"directory": str(site), "planned": planned, "nodes": list(variables["site_nodes"]), "retired": retired or []}
+    nodes = [*variables["site_nodes"], *variables["site_removed"]]
+    arguments = {"directory": str(site), "planned": planned, "nodes": nodes, "retired": retired or [], "removed": removed or []}
     return ActionModule(SimpleNamespace(args=arguments, check_mode=check), None, None, None, None, None).act({})
 
 
@@ -105,3 +107,45 @@ def test_the_limit_of_a_group_is_an_option_and_stays_odd(plan: Any) -> None:
 
 def test_the_limit_of_a_group_may_be_in_group_vars(plan: Any) -> None:
     assert members(plan(files={"group_vars/all.yml": "etcd_voters_max: 3\n"}), "etcd_voters") == ALL
+
+
+WORKER = {**FOURTH, "node_classes": ["worker"]}
+
+
+def test_a_node_that_was_removed_carries_nothing_though_it_is_still_in_the_inventory(plan: Any, tmp_path: Path) -> None:
+    site = tmp_path / "site"
+    before = plan(nodes={"node4": WORKER})
+    record(site, before)
+    record(site, before, removed=["node4"])
+    for _killed_run in range(2):
+        after = plan(nodes={"node4": WORKER})
+        record(site, after)
+        assert members(after, "nodes") == ALL and "node4" not in after.groups["all"].vars["site_nodes"]
+        assert (members(after, "retiring"), after.groups["all"].vars["site_removed"]) == (["node4"], ["node4"])
+        leaves = [each["component"] for each in after.hosts["node4"].vars["node_retiring"]]
+        assert {"base", "kubernetes_node", "containerd"} <= set(leaves) and leaves[-1] == "base", "all of it, the first layer last"
+        assert after.hosts["node4"].vars["node_components"] == []
+    record(site, after, retired=["node4"])
+    done = plan(nodes={"node4": WORKER})
+    assert members(done, "retiring") == [] and members(done, "kubernetes_node") == ALL, "it does not come back by itself"
+    record(site, plan())
+    assert "removed" not in (site / PLACEMENT).read_text(), "one that left the inventory may come back under its name"
+
+
+def test_who_removes_a_node_need_not_agree_to_lose_what_it_holds(plan: Any, tmp_path: Path) -> None:
+    site = tmp_path / "site"
+    more = {"node4": FOURTH, "node5": {**FOURTH, "node_address": "192.0.2.21"}}
+    record(site, before := plan(nodes=more))
+    record(site, before, removed=["node4", "node5"])
+    assert plan(nodes=more).groups["all"].vars["site_retiring"]["etcd"] == {"nodes": ["node4", "node5"], "holds": ""}
+
+
+def test_whether_a_node_can_be_removed_is_seen_before_it_is(plan: Any, tmp_path: Path) -> None:
+    def without(names: str) -> Any:
+        return plan(files={"group_vars/all.yml": f"site_removing: {names}\n"})
+
+    record(tmp_path / "site", without("''"))
+    with pytest.raises(AnsibleParserError, match="2 nodes have the class control, node1 and node2: an even number"):
+        without("node3")
+    changed = without("node2,node3")
+    assert (members(changed, "nodes"), members(changed, "retiring")) == (["node1"], ["node2", "node3"])

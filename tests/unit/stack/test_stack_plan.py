@@ -89,7 +89,8 @@ def test_variables_of_all_hosts(planned: Planned, tmp_path: Path) -> None:
     assert variables["component_rolling"] == {
         "etcd": {"max_unavailable": 1, "members": ["node1"], "spare": {"component": "etcd", "name": "all answer", "tcp": "{{ node_address }}:2379"}}
     }, "of the group, not of all nodes"
-    assert variables["component_tasks"] == {"leave": {}, "drain": {"kubernetes_node": "drain"}, "resume": {"kubernetes_node": "resume"}}
+    assert variables["component_holds"] == {"etcd": "all that Kubernetes knows"}
+    assert variables["component_tasks"] == {"leave": {}, "drain": {"kubernetes_node": "drain"}, "resume": {"kubernetes_node": "resume"}, "forget": {}}
     assert variables["component_addresses"]["metrics_server"] == ["192.0.2.11", "192.0.2.12"]
     assert variables["endpoints"]["etcd"]["client"] == ["192.0.2.11:2379", "192.0.2.12:2379", "192.0.2.13:2379"]
     assert "node-ports" not in variables["endpoints"]["kubernetes_node"], "a range is not an endpoint"

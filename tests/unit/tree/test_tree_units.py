@@ -328,6 +328,13 @@ def test_an_absent_tree_stops_all_its_units(host: FakeHost):
     assert not host.path("/var/lib/ashlar/units").exists() or not list(host.path("/var/lib/ashlar/units").iterdir())
 
 
+def test_a_unit_of_the_system_stays_when_the_tree_goes(host: FakeHost):
+    host.units["systemd-journald.service"] = FakeUnit(packaged=True)
+    host.lay(TreeSpec("app", units=(UnitSpec("systemd-journald.service", own=False), UnitSpec("app.service"))), SOURCES)
+    assert host.lay(TreeSpec("app", absent=True)).stopped == ["app.service"]
+    assert host.units["systemd-journald.service"].active == "active"
+
+
 def test_a_one_shot_unit_runs_once_for_what_it_depends_on(host: FakeHost):
     host.units["app.service"] = FakeUnit(once=True)
     host.lay(APP, SOURCES)
