@@ -4,14 +4,12 @@
 from __future__ import annotations
 
 import asyncio
-import threading
 from collections.abc import Iterator
-from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 
 from .support import sample
-from .support.cluster import Cluster, Object, Workload, random_name
+from .support.cluster import Cluster, Workload, random_name
 from .support.figures import Tell
 from .support.key_value import KeyValueStore
 from .support.load import Load, loaded
@@ -27,12 +25,8 @@ BOOTED = "systemctl show --property=UserspaceTimestampMonotonic --value"
 ANNOTATION = "ashlar.io/cordoned"
 
 
-def spec(cluster: Cluster, node: str) -> Object:
-    return dict(cluster.get(f"/api/v1/nodes/{node}"))
-
-
 def assert_in_service(cluster: Cluster, node: str) -> None:
-    found = spec(cluster, node)
+    found = cluster.get(f"/api/v1/nodes/{node}")
     assert not found["spec"].get("unschedulable") and ANNOTATION not in found["metadata"]["annotations"]
 
 
@@ -47,26 +41,14 @@ def test_a_node_is_rebooted_and_no_request_is_lost(
     sample.placed_anew(cluster, plan)
     before = {name: nodes[name].run(BOOTED) for name in names}
     loads = [Load(443, sample.host(plan), 20, address=nodes[name].address, at_once=4) for name in edges]
-    writer, end = Writer(key_value, key), threading.Event()
-
-    def work() -> str:
-        with ThreadPoolExecutor(max_workers=1) as pool:
-            writing = pool.submit(writer.run, end)
-            try:
-                said = run(plan, "maintain", "-e", f"nodes={','.join(names)}", "-e", "reboot=true")
-            finally:
-                end.set()
-            writing.result()
-        return said
-
-    asyncio.run(loaded(loads, work))
+    writer = Writer(key_value, key)
+    asyncio.run(loaded(loads, lambda: writer.during(lambda: run(plan, "maintain", "-e", f"nodes={','.join(names)}", "-e", "reboot=true"))))
     for name in names:
         nodes[name].disconnect()
         assert nodes[name].run(BOOTED) != before[name], f"{name} was rebooted"
         assert_in_service(cluster, name)
     tell(f"{len(writer.confirmed)} writes, at most {writer.longest:.1f} s apart; {'; '.join(load.text() for load in loads)}")
-    found = set(key_value.get(key_value.members[0], f"{key}/", below=True))
-    assert found >= set(writer.confirmed), f"lost: {set(writer.confirmed) - found}"
+    assert writer.lost(key_value.members[0]) == set()
     for load in loads:
         assert load.answered
         assert load.failures == [], f"{load.address}: {load.text()}"

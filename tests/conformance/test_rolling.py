@@ -5,9 +5,7 @@ from __future__ import annotations
 
 import asyncio
 import json
-import threading
 from collections.abc import Iterator
-from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 
@@ -69,21 +67,11 @@ def test_members_of_a_majority_restart_one_after_another_and_nothing_is_lost(
         return at_once(lambda node: list(node.python(RESTART, changed[name][0])), members[name])
 
     before = {name: restarts(name) for name in changed}
-    writer, end = Writer(key_value, key), threading.Event()
+    writer = Writer(key_value, key)
     loads = [Load(443, sample.host(plan), 20, address=nodes[name].address, at_once=4) for name in plan.on("haproxy")]
 
-    def work() -> str:
-        settings = {name: value for _unit, options in changed.values() for name, value in options.items()}
-        with ThreadPoolExecutor(max_workers=1) as pool:
-            writing = pool.submit(writer.run, end)
-            try:
-                said = site_yml(plan, "--tags", ",".join(changed), "-e", json.dumps(settings))
-            finally:
-                end.set()
-            writing.result()
-        return said
-
-    said = asyncio.run(loaded(loads, work))
+    settings = {name: value for _unit, options in changed.values() for name, value in options.items()}
+    said = asyncio.run(loaded(loads, lambda: writer.during(lambda: site_yml(plan, "--tags", ",".join(changed), "-e", json.dumps(settings)))))
     for name, (unit, _options) in changed.items():
         assert unit in said, f"the run tells that {unit} was restarted"
         after = restarts(name)
@@ -92,8 +80,7 @@ def test_members_of_a_majority_restart_one_after_another_and_nothing_is_lost(
         turns = sorted(after)
         assert all(one[1] <= other[0] for one, other in zip(turns, turns[1:])), f"{name}: two were away at once: {turns}"
     assert len(writer.confirmed) > len(key_value.members)
-    found = set(key_value.get(key_value.members[-1], f"{key}/", below=True))
-    assert found >= set(writer.confirmed), f"lost: {set(writer.confirmed) - found}"
+    assert writer.lost(key_value.members[-1]) == set()
     tell(f"{len(writer.confirmed)} writes, at most {writer.longest:.1f} s apart; {'; '.join(load.text() for load in loads)}")
     for load in loads:
         assert load.answered

@@ -389,8 +389,7 @@ def _life(catalogue: ComponentCatalogue, name: str) -> Mapping[str, Any]:
 
 def _leaving(catalogue: ComponentCatalogue, name: str, nodes: Sequence[str], removed: Collection[str]) -> dict[str, Any]:
     """What leaves which nodes, and what is lost with it. Who removes a node has agreed to that already."""
-    agreed = removed and set(nodes) <= set(removed)
-    return {"nodes": list(nodes), "holds": "" if agreed else _life(catalogue, name).get("holds", "")}
+    return {"nodes": list(nodes), "holds": "" if set(nodes) <= set(removed) else _life(catalogue, name).get("holds", "")}
 
 
 def _removing(settings: Mapping[str, Any], nodes: Sequence[Node]) -> set[str]:

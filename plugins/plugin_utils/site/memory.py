@@ -48,12 +48,13 @@ def remember(
         has gone that is not planned. ``removed``: those that are no nodes from now on.
     """
     there = frozenset(nodes)
+    gone = (memory.removed | frozenset(removed)) & there
     carriers = {}
     for name in {*memory.carriers, *planned}:
-        wanted = frozenset(planned.get(name, ()))
+        wanted = frozenset(planned.get(name, ())) - gone
         if kept := (memory.carriers.get(name, frozenset()) - frozenset(retired) | wanted) & there:
             carriers[name] = kept
-    return Memory(memory.file, carriers, (memory.removed | frozenset(removed)) & there)
+    return Memory(memory.file, carriers, gone)
 
 
 def text_of(memory: Memory, nodes: Iterable[str]) -> str:

@@ -5,16 +5,21 @@ from __future__ import annotations
 
 import threading
 import time
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
+from typing import TypeVar
 
 from .key_value import KeyValueStore
-from .nodes import CommandError
+from .nodes import CommandError, Node
 from .waiting import PATIENCE
+
+T = TypeVar("T")
 
 
 @dataclass
 class Writer:
-    """Writes to a store without a pause, on whichever member takes it, until told to end."""
+    """Writes to a store without a pause, on whichever member takes it."""
 
     store: KeyValueStore
     key: str
@@ -22,7 +27,23 @@ class Writer:
     longest: float = 0.0
     """Seconds between two writes that were confirmed, at most."""
 
-    def run(self, end: threading.Event) -> None:
+    def during(self, work: Callable[[], T]) -> T:
+        """Writes as long as some work takes; what that returns."""
+        end = threading.Event()
+        with ThreadPoolExecutor(max_workers=1) as pool:
+            writing = pool.submit(self._run, end)
+            try:
+                done = work()
+            finally:
+                end.set()
+            writing.result()
+        return done
+
+    def lost(self, member: Node) -> set[str]:
+        """What was confirmed and a member does not have."""
+        return set(self.confirmed) - set(self.store.get(member, f"{self.key}/", below=True))
+
+    def _run(self, end: threading.Event) -> None:
         last = time.monotonic()
         for number in range(1_000_000):
             if end.is_set():

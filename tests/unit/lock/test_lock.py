@@ -7,6 +7,7 @@ import json
 import os
 import subprocess
 import sys
+import time
 from dataclasses import replace
 from pathlib import Path
 
@@ -91,6 +92,7 @@ def test_a_real_run_holds_the_site_as_long_as_it_lives(tmp_path: Path) -> None:
     with subprocess.Popen([*command, "-e", "wait=true"], cwd=ROOT, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, start_new_session=True) as first:
         while not (tmp_path / "begun").exists():
             assert first.poll() is None
+            time.sleep(0.05)
         second = run()
         assert second.returncode == 2 and "another run" in second.stdout and f"process {first.pid}" in " ".join(second.stdout.split())
         assert run("--check").returncode == 0, "check mode is in nobody's way"
