@@ -224,6 +224,7 @@ def _manifest(root: Path, file: Path) -> Manifest:
         limits=raw.get("limits", {}),
         groups={name: _placement(group) for name, group in raw.get("groups", {}).items()},
         life=raw.get("life", {}),
+        plays=tuple(raw.get("plays", ())),
         networks={name: _network(network) for name, network in raw.get("networks", {}).items()},
         domains=tuple(raw.get("domains", ())),
         replaces=tuple(raw.get("replaces", ())),

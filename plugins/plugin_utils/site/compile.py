@@ -5,7 +5,7 @@ from __future__ import annotations
 
 import stat
 from collections import ChainMap
-from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from types import MappingProxyType
@@ -33,6 +33,7 @@ from ansible_collections.ashlar.stack.plugins.plugin_utils.site.models import (
     Site,
     SiteError,
     Stack,
+    Upgrade,
 )
 from ansible_collections.ashlar.stack.plugins.plugin_utils.site.network import check_networks, parse_networks
 from ansible_collections.ashlar.stack.plugins.plugin_utils.site.nodes import RawNode, check_labels, parse_nodes
@@ -40,7 +41,7 @@ from ansible_collections.ashlar.stack.plugins.plugin_utils.site.options import c
 from ansible_collections.ashlar.stack.plugins.plugin_utils.site.placement import check_counts, check_ports, components_of, leaving, place, place_groups
 from ansible_collections.ashlar.stack.plugins.plugin_utils.site.reading import duplicate_keys, listed, quoted, read_yaml
 from ansible_collections.ashlar.stack.plugins.plugin_utils.site.structure import check
-from ansible_collections.ashlar.stack.plugins.plugin_utils.site.versions import check_upgrade, choose_versions
+from ansible_collections.ashlar.stack.plugins.plugin_utils.site.versions import check_upgrade, choose_versions, upgrade_of
 
 
 def plan_site(
@@ -185,6 +186,16 @@ def contributions_of(chosen: Sequence[Manifest]) -> tuple[dict[str, dict[str, di
     return contributions, problems
 
 
+def steps_of(chosen: Sequence[Manifest]) -> Iterator[dict[str, str]]:
+    """The plays of chosen components as `site.yml` has them, as ``{component, tasks}``; without those at `settings` and `ready`."""
+    for layer in LAYERS:
+        yield from ({"component": manifest.name, **play} for manifest in chosen for play in _plays(manifest, layer))
+        for manifest in chosen:
+            if manifest.layer == layer:
+                yield {"component": manifest.name, "tasks": "main"}
+                yield from ({"component": manifest.name, **play} for play in _plays(manifest, None))
+
+
 def clients_of(chosen: Sequence[Manifest]) -> dict[str, list[str]]:
     """Chosen component -> the common names of the client certificates that it lets in, sorted."""
     permitted: dict[str, set[str]] = {manifest.name: set() for manifest in chosen}
@@ -316,6 +327,7 @@ def _plan(
         },
         "site_components": chosen,
         "component_layers": {name: catalogue.manifests[name].layer for name in chosen},
+        "component_steps": list(steps_of([catalogue.manifests[name] for name in chosen])),
         "component_about": {name: _about(catalogue.manifests[name], versions) for name in chosen},
         "site_ports": _ports([catalogue.manifests[name] for name in chosen]),
         "site_metrics": [
@@ -326,6 +338,7 @@ def _plan(
         "site_page": page_of([catalogue.manifests[name] for name in chosen]),
         "contributions": contributions,
         "artifact_versions": versions,
+        "site_upgrade": _upgrade(upgrade_of(site, versions, catalogue), catalogue, placed, groups),
         "component_nodes": {name: groups[name] for name in sorted(catalogue.manifests)},
         "component_groups": {name: groups[name] for name in sorted(grouped)},
         "component_rolling": {name: _rolling(catalogue.manifests[name], groups) for name in chosen if "rolling" in catalogue.manifests[name].life},
@@ -417,7 +430,17 @@ def _replaced(manifests: Sequence[Manifest]) -> dict[str, list[str]]:
 def _about(manifest: Manifest, versions: Mapping[str, str]) -> dict[str, Any]:
     """What a component is, for people. Its version is that of the artifact of its name, else of the first."""
     artifact = manifest.name if manifest.name in manifest.artifacts else next(iter(manifest.artifacts), "")
-    return {"description": manifest.description, "version": versions.get(artifact, ""), "units": sorted(_units(manifest)), "checked": bool(manifest.health)}
+    return {
+        "description": manifest.description,
+        "version": versions.get(artifact, ""),
+        "artifacts": list(manifest.artifacts),
+        "units": sorted(_units(manifest)),
+        "checked": bool(manifest.health),
+    }
+
+
+def _plays(manifest: Manifest, place: str | None) -> Iterator[dict[str, str]]:
+    return ({"tasks": play["tasks"]} for play in manifest.plays if play.get("at") == place)
 
 
 def _rolling(manifest: Manifest, groups: Mapping[str, Sequence[str]]) -> dict[str, Any]:
@@ -425,6 +448,20 @@ def _rolling(manifest: Manifest, groups: Mapping[str, Sequence[str]]) -> dict[st
     rolling = manifest.life["rolling"]
     spare = {"spare": {"component": manifest.name, **rolling["spare"]}} if "spare" in rolling else {}
     return {"max_unavailable": 1, **rolling, **spare, "members": list(groups[rolling.get("members", manifest.name)])}
+
+
+def _upgrade(
+    upgrade: Upgrade, catalogue: ComponentCatalogue, placed: Mapping[str, Sequence[Node]], groups: Mapping[str, Sequence[str]]
+) -> dict[str, Any]:
+    """With ``left``, the nodes that are still to be taken out of service for it: something of theirs changes that does not restart in turns."""
+    left = []
+    for node, components in components_of(placed):
+        manifests = [catalogue.manifests[name] for name in components]
+        still = [each for each in manifests if "rolling" not in each.life or node.name not in _rolling(each, groups)["members"]]
+        if node.name not in upgrade.done and any(artifact in upgrade.artifacts for each in still for artifact in each.artifacts):
+            left.append(node.name)
+    artifacts = {name: {"from": before, "to": after} for name, (before, after) in upgrade.artifacts.items()}
+    return {"release": upgrade.release, "artifacts": artifacts, "begun": upgrade.begun, "left": left}
 
 
 def _retiring(catalogue: ComponentCatalogue, node: str, leaves: Mapping[str, Sequence[str]]) -> list[dict[str, Any]]:

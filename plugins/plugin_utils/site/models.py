@@ -11,7 +11,7 @@ from typing import Any
 
 LAYERS = ("base", "runtime", "coordination", "orchestration", "network", "ingress", "storage", "observability", "management")
 NETWORK_KINDS = ("containers", "virtual")
-TASKS = ("leave", "drain", "resume", "forget")
+TASKS = ("leave", "drain", "resume", "forget", "precheck")
 """Keys of `life` that name a task file of the role."""
 NODE_CLASSES = ("control", "worker", "edge", "storage")
 EVERY_NODE = "nodes"
@@ -129,7 +129,7 @@ class Manifest:
     """roles/<name>/meta/component.yml. ``certificates``, ``health``, ``failures``, ``metrics`` and ``page`` are as written there: their texts are templates.
 
     ``accepts``: what others may contribute to it, kind -> a sentence. ``contributes``: component -> kind -> name -> content, a template.
-    ``groups``: some of its nodes, by a name that is a group of the inventory. ``life`` is as written there.
+    ``groups``: some of its nodes, by a name that is a group of the inventory. ``life`` and ``plays`` are as written there.
     ``replaces``: units of the host that are stopped where no component runs them. ``domains``: DNS domains that it answers for, or options that
     name one. ``node_labels``: label of nodes -> who sets it.
     """
@@ -157,10 +157,22 @@ class Manifest:
     limits: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
     groups: Mapping[str, Placement] = field(default_factory=dict)
     life: Mapping[str, Any] = field(default_factory=dict)
+    plays: tuple[Mapping[str, str], ...] = ()
     networks: Mapping[str, NetworkSpec] = field(default_factory=dict)
     domains: tuple[str, ...] = ()
     replaces: tuple[str, ...] = ()
     node_labels: Mapping[str, str] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
+class Upgrade:
+    """From the installed ``release``: artifact -> (version before, version after), own programs excepted. ``begun``: by a run that did not complete it.
+    ``done``: nodes that it is done with."""
+
+    release: str
+    artifacts: Mapping[str, tuple[str, str]]
+    begun: bool
+    done: frozenset[str]
 
 
 @dataclass(frozen=True, slots=True)

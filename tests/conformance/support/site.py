@@ -11,12 +11,16 @@ from pathlib import Path
 from .plan import ROOT, Plan
 
 
+def command(plan: Plan, name: str, *arguments: str) -> list[str]:
+    """The words that run playbooks/<name>.yml, or site.yml, from the checkout."""
+    file = ROOT / "site.yml" if name == "site" else ROOT / "playbooks" / f"{name}.yml"
+    return [str(Path(sys.executable).parent / "ansible-playbook"), "-i", str(plan.inventory), str(file), *arguments]
+
+
 def playbook(plan: Plan, name: str, *arguments: str) -> tuple[int, str]:
     """(exit code, what was said) of a run of playbooks/<name>.yml, or of site.yml."""
-    file = ROOT / "site.yml" if name == "site" else ROOT / "playbooks" / f"{name}.yml"
-    command = [str(Path(sys.executable).parent / "ansible-playbook"), "-i", str(plan.inventory), str(file), *arguments]
     environment = {**os.environ, "ANSIBLE_CONFIG": str(ROOT / "ansible.cfg")}
-    done = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True, timeout=1200, check=False)
+    done = subprocess.run(command(plan, name, *arguments), cwd=ROOT, env=environment, capture_output=True, text=True, timeout=1200, check=False)
     return done.returncode, done.stdout + done.stderr
 
 

@@ -84,13 +84,14 @@ def test_variables_of_all_hosts(planned: Planned, tmp_path: Path) -> None:
     assert set(variables["artifact_versions"]) == {"containerd", "coredns", "etcd", "flannel", "haproxy", "kubernetes"}
     assert variables["component_nodes"]["etcd"] == ALL
     assert variables["component_nodes"]["othernet"] == []
-    about = {"description": "The key-value store.", "version": variables["artifact_versions"]["etcd"], "units": [], "checked": True}
+    about = {"description": "The key-value store.", "version": "3.7.3", "artifacts": ["etcd"], "units": [], "checked": True}
     assert variables["component_about"]["etcd"] == about
     assert variables["component_rolling"] == {
         "etcd": {"max_unavailable": 1, "members": ["node1"], "spare": {"component": "etcd", "name": "all answer", "tcp": "{{ node_address }}:2379"}}
     }, "of the group, not of all nodes"
     assert variables["component_holds"] == {"etcd": "all that Kubernetes knows"}
-    assert variables["component_tasks"] == {"leave": {}, "drain": {"kubernetes_node": "drain"}, "resume": {"kubernetes_node": "resume"}, "forget": {}}
+    tasks = {"leave": {}, "drain": {"kubernetes_node": "drain"}, "resume": {"kubernetes_node": "resume"}, "forget": {}, "precheck": {}}
+    assert variables["component_tasks"] == tasks
     assert variables["component_addresses"]["metrics_server"] == ["192.0.2.11", "192.0.2.12"]
     assert variables["endpoints"]["etcd"]["client"] == ["192.0.2.11:2379", "192.0.2.12:2379", "192.0.2.13:2379"]
     assert "node-ports" not in variables["endpoints"]["kubernetes_node"], "a range is not an endpoint"
@@ -300,6 +301,40 @@ def test_a_program_of_ours_has_the_version_of_its_source_and_no_release_names_it
 def test_steps_that_kubernetes_survives(planned: Planned, installed: str, chosen: str) -> None:
     inventory = planned(files={"state/installed.json": f'{{"versions": {{"kubernetes": "{installed}"}}}}'})
     assert shared(inventory)["artifact_versions"]["kubernetes"] == chosen
+
+
+OLD = '{"release": "2026.08", "versions": {"kubernetes": "1.35.4", "etcd": "3.7.3", "homely": "own-1"}}'
+CHANGED = {"kubernetes": {"from": "1.35.4", "to": "1.36.3"}}
+
+
+@pytest.mark.parametrize(
+    ("installed", "begun", "expected"),
+    [
+        (None, None, {"release": "", "artifacts": {}, "begun": False, "left": []}),
+        ('{"versions": {"kubernetes": "1.36.3"}}', None, {"release": "", "artifacts": {}, "begun": False, "left": []}),
+        (OLD, None, {"release": "2026.08", "artifacts": CHANGED, "begun": False, "left": ALL}),
+        (
+            OLD,
+            '{"versions": {"kubernetes": "1.36.3"}, "nodes": ["node2", "gone"]}',
+            {"release": "2026.08", "artifacts": CHANGED, "begun": True, "left": ["node1", "node3"]},
+        ),
+        (OLD, '{"versions": {"kubernetes": "1.35.4"}, "nodes": ["node2"]}', {"release": "2026.08", "artifacts": CHANGED, "begun": False, "left": ALL}),
+        (
+            '{"release": "2026.11", "versions": {"kubernetes": "1.36.3"}}',
+            '{"versions": {"kubernetes": "1.36.1"}, "nodes": ["node2"]}',
+            {"release": "2026.11", "artifacts": {"kubernetes": {"from": "1.36.1", "to": "1.36.3"}}, "begun": False, "left": ALL},
+        ),
+        (
+            '{"release": "2026.08", "versions": {"kubernetes": "1.36.3", "etcd": "3.6.8"}}',
+            None,
+            {"release": "2026.08", "artifacts": {"etcd": {"from": "3.6.8", "to": "3.7.3"}}, "begun": False, "left": ["node2", "node3"]},
+        ),
+    ],
+    ids=["a first run", "nothing changes", "a change", "one that was begun", "one that was completed", "one that is taken back", "of members"],
+)
+def test_what_an_upgrade_has_to_do(planned: Planned, installed: str | None, begun: str | None, expected: dict[str, Any]) -> None:
+    files = {f"state/{name}.json": text for name, text in (("installed", installed), ("upgrade", begun)) if text}
+    assert shared(planned(files=files))["site_upgrade"] == expected
 
 
 def test_a_node_is_described_by_group_vars_host_vars_and_templates_too(planned: Planned) -> None:

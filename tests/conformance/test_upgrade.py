@@ -1,0 +1,153 @@
+# SPDX-License-Identifier: Apache-2.0
+"""A site goes to other versions while it is used, and nobody notices. The tests go on from one another, in this order, as an operator would."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import os
+import random
+import re
+import signal
+import subprocess
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+import yaml
+
+from .support import sample
+from .support.cluster import Cluster
+from .support.figures import Tell, judged
+from .support.key_value import KeyValueStore
+from .support.load import Load, loaded
+from .support.nodes import Node
+from .support.plan import ROOT, Plan, read
+from .support.site import command, playbook, run
+from .support.waiting import at_once
+from .support.writer import Writer
+
+pytestmark = pytest.mark.disruptive
+
+VERSIONS = "readlink -f /opt/ashlar/*/current"
+# A unit that starts with any version but one.
+REFUSES = r"""
+mkdir /etc/systemd/system/{unit}.d
+printf '[Service]\nExecStartPre=/bin/sh -c "! grep -q {path} /etc/systemd/system/{unit}"\n' >/etc/systemd/system/{unit}.d/refuses.conf
+systemctl daemon-reload
+"""
+
+
+@dataclass(frozen=True)
+class Change:
+    """What the site file names now: artifact -> versions before and after."""
+
+    artifacts: dict[str, dict[str, str]]
+
+
+@pytest.fixture(scope="module")
+def change(plan: Plan) -> Iterator[Change]:
+    """The site file without versions of its own; of a site that has none, with the next release. As it was, afterwards."""
+    [file] = Path(plan.shared["site_directory"]).glob("*stack.yml")
+    text = file.read_text()
+    content = yaml.safe_load(text)
+    if content.pop("versions", None) is None:
+        later = sorted(path.stem for path in (ROOT / "releases").glob("*.yml") if path.stem > content["release"])
+        if not later:
+            pytest.skip("the site has the newest release")
+        content["release"] = later[0]
+    file.write_text(yaml.safe_dump(content))
+    yield Change(read(str(plan.inventory)).shared["site_upgrade"]["artifacts"])
+    file.write_text(text)
+
+
+def words(said: str) -> str:
+    return " ".join(said.split())
+
+
+def current(nodes: list[Node]) -> dict[str, str]:
+    """Node -> the versions in use there."""
+    return dict(zip([node.name for node in nodes], at_once(lambda node: node.run(VERSIONS), nodes), strict=True))
+
+
+def test_a_run_of_the_whole_site_refuses_other_versions(change: Change, plan: Plan, every: list[Node]) -> None:
+    before = current(every)
+    code, said = playbook(plan, "site")
+    assert code == 2 and "Here everything would restart at once. Run: ansible-playbook" in words(said)
+    assert current(every) == before
+
+
+def test_check_mode_shows_the_plan_and_changes_nothing(change: Change, plan: Plan, every: list[Node]) -> None:
+    before = current(every)
+    said = run(plan, "upgrade", "--check")
+    for artifact, versions in change.artifacts.items():
+        assert f"{artifact} {versions['from']} -> {versions['to']}" in said
+    assert set(re.findall(r"changed=(\d+)", said)) == {"0"} and current(every) == before
+
+
+@pytest.mark.needs("etcd")
+def test_a_version_that_does_not_start_goes_back_and_nothing_is_lost(
+    change: Change, plan: Plan, nodes: dict[str, Node], key_value: KeyValueStore, key: str
+) -> None:
+    if "etcd" not in change.artifacts:
+        pytest.skip("etcd keeps its version")
+    versions = change.artifacts["etcd"]
+    member = nodes[plan.on("etcd")[1]]
+    member.run(REFUSES.format(unit="etcd.service", path=f"/opt/ashlar/etcd/{versions['to']}/"))
+    writer = Writer(key_value, key)
+    try:
+        code, said = writer.during(lambda: playbook(plan, "upgrade"))
+    finally:
+        member.run("rm -r /etc/systemd/system/etcd.service.d; systemctl daemon-reload")
+    assert code == 2 and f"{member.name} has its previous version: " in words(said), said[-3000:]
+    assert f"/opt/ashlar/etcd/{versions['from']}/etcd" in member.run("systemctl show --property=ExecStart --value etcd.service")
+    assert member.run("systemctl is-active etcd.service") == "active"
+    assert writer.lost(key_value.members[0]) == set()
+
+
+def test_a_run_that_is_killed_goes_on_and_nothing_is_lost(
+    change: Change, plan: Plan, every: list[Node], key_value: KeyValueStore, key: str, tell: Tell
+) -> None:
+    seed = int(os.environ.get("ASHLAR_SEED") or random.randrange(10_000))
+    moment = random.Random(seed).uniform(5, 60)
+    writer = Writer(key_value, key)
+    loads = [Load(443, sample.host(plan), 50, address=plan.machines[name].address, at_once=8) for name in plan.on("haproxy") if plan.has("sample")]
+    took = 0.0
+
+    def upgraded() -> None:
+        nonlocal took
+        first = subprocess.Popen(command(plan, "upgrade"), cwd=ROOT, start_new_session=True, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+        try:
+            first.wait(timeout=moment)
+        except subprocess.TimeoutExpired:
+            os.killpg(first.pid, signal.SIGKILL)
+            first.wait()
+        began = time.monotonic()
+        run(plan, "upgrade")
+        took = time.monotonic() - began
+
+    print(f"ASHLAR_SEED={seed}: killed after {moment:.1f} s")
+    asyncio.run(loaded(loads, lambda: writer.during(upgraded)))
+    tell(judged(f"the upgrade of {len(every)} nodes that was killed after {moment:.1f} s, and went on", took, 150))
+    tell(f"{len(writer.confirmed)} writes, at most {writer.longest:.1f} s apart; {'; '.join(load.text() for load in loads)}")
+    assert writer.lost(key_value.members[0]) == set()
+    for load in loads:
+        assert load.answered and load.failures == [], f"{load.address}: {load.text()}"
+    for node, text in current(every).items():
+        for artifact in change.artifacts.keys() & set(plan.machines[node].variables["node_artifacts"]):
+            assert f"/opt/ashlar/{artifact}/{change.artifacts[artifact]['to']}" in text.splitlines(), f"{artifact} on {node}"
+
+
+@pytest.mark.needs("kubernetes_node")
+def test_every_node_is_in_service(change: Change, plan: Plan, cluster: Cluster) -> None:
+    for node in plan.on("kubernetes_node"):
+        assert not cluster.get(f"/api/v1/nodes/{node}")["spec"].get("unschedulable"), node
+
+
+def test_a_second_upgrade_changes_nothing(change: Change, plan: Plan) -> None:
+    said = run(plan, "upgrade")
+    assert set(re.findall(r"changed=(\d+)", said)) == {"0"}, said[-3000:]
+    recorded = json.loads((Path(plan.shared["site_directory"]) / "state" / "installed.json").read_text())["versions"]
+    assert {name: recorded[name] for name in change.artifacts} == {name: versions["to"] for name, versions in change.artifacts.items()}
