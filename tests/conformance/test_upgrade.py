@@ -32,10 +32,13 @@ from .support.writer import Writer
 pytestmark = pytest.mark.disruptive
 
 VERSIONS = "readlink -f /opt/ashlar/*/current"
-# A unit that starts with any version but one.
+# A unit that starts with any version but one, of which it says what systemd says of a damaged program.
 REFUSES = r"""
 mkdir /etc/systemd/system/{unit}.d
-printf '[Service]\nExecStartPre=/bin/sh -c "! grep -q {path} /etc/systemd/system/{unit}"\n' >/etc/systemd/system/{unit}.d/refuses.conf
+cat >/etc/systemd/system/{unit}.d/refuses.conf <<'EOF'
+[Service]
+ExecStartPre=+/bin/sh -c "! grep -q {path} /etc/systemd/system/{unit} || {{ echo 'Failed to execute {path}: Exec format error'; exit 1; }}"
+EOF
 systemctl daemon-reload
 """
 
@@ -95,15 +98,15 @@ def test_a_version_that_does_not_start_goes_back_and_nothing_is_lost(
         pytest.skip("etcd keeps its version")
     versions = change.artifacts["etcd"]
     member = nodes[plan.on("etcd")[1]]
-    member.run(REFUSES.format(unit="etcd.service", path=f"/opt/ashlar/etcd/{versions['to']}/"))
+    member.run(REFUSES.format(unit="etcd.service", path=f"/opt/ashlar/etcd/{versions['to']}/etcd"))
     writer = Writer(key_value, key)
     try:
         code, said = writer.during(lambda: playbook(plan, "upgrade"))
     finally:
         member.run("rm -r /etc/systemd/system/etcd.service.d; systemctl daemon-reload")
-    assert code == 2 and f"{member.name} has its previous version: " in words(said), said[-3000:]
+    assert code == 2 and f"{member.name} has its previous version: " in words(said) and "is damaged" in said, said[-3000:]
     assert f"/opt/ashlar/etcd/{versions['from']}/etcd" in member.run("systemctl show --property=ExecStart --value etcd.service")
-    assert member.run("systemctl is-active etcd.service") == "active"
+    assert member.run("systemctl is-active etcd.service").strip() == "active"
     assert writer.lost(key_value.members[0]) == set()
 
 

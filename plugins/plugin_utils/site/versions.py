@@ -74,9 +74,9 @@ def check_upgrade(site: Site, versions: Mapping[str, str], chosen: Sequence[str]
     installed, begun, problems = _recorded(site)
     yield from problems
     for artifact in sorted({name for component in chosen for name in catalogue.manifests[component].stepwise}):
-        for recorded in (installed, begun.get("versions", {})):
+        for recorded, unfinished in ((installed, False), (begun.get("versions", {}), True)):
             if artifact in recorded and artifact in versions:
-                problem = _step(site, artifact, recorded[artifact], versions[artifact], catalogue)
+                problem = _step(site, artifact, recorded[artifact], versions[artifact], catalogue, unfinished)
                 if problem:
                     yield problem
                     break
@@ -120,16 +120,19 @@ def _read(file: Path, allowed: str, remedy: str) -> tuple[dict[str, Any], list[P
     return {}, [Problem(str(file), (), f"is not what a run leaves there. Allowed: {allowed}. {remedy}")]
 
 
-def _step(site: Site, artifact: str, installed: str, wanted: str, catalogue: ComponentCatalogue) -> Problem | None:
-    """Why a component's data can't follow from one version of an artifact to another."""
+def _step(site: Site, artifact: str, installed: str, wanted: str, catalogue: ComponentCatalogue, unfinished: bool) -> Problem | None:
+    """Why a component's data can't follow from one version of an artifact to another. ``unfinished``: an upgrade to the first one has only begun."""
     before, after = _minor(installed), _minor(wanted)
     path = ("versions", artifact) if artifact in site.versions else ("release",)
     if before is None or after is None or before == after:
         return None
     step = f"would take {artifact} from {installed} to {wanted}"
     if after < before:
-        text = f"{step}, a downgrade, after which it cannot read its own data. Stay at {before[0]}.{before[1]} or restore a backup."
-        return Problem(site.file, path, text)
+        stay = f"Stay at {before[0]}.{before[1]} or restore a backup."
+        if unfinished:
+            stay = f"An upgrade to {installed} has begun: complete it, or restore a backup."
+            stay += f" If {installed} has never started anywhere, remove state/upgrade.json."
+        return Problem(site.file, path, f"{step}, a downgrade, after which it cannot read its own data. {stay}")
     if after == (before[0], before[1] + 1):
         return None
     between = [version for version in catalogue.versions(artifact) if _minor(version) == (before[0], before[1] + 1)]
