@@ -132,7 +132,7 @@ def test_a_run_that_is_killed_goes_on_and_nothing_is_lost(
         took = time.monotonic() - began
 
     print(f"ASHLAR_SEED={seed}: killed after {moment:.1f} s")
-    asyncio.run(loaded(loads, lambda: writer.during(upgraded)))
+    asyncio.run(loaded(loads, lambda: writer.during(upgraded), 1200))
     tell(judged(f"the upgrade of {len(every)} nodes that was killed after {moment:.1f} s, and went on", took, 150))
     tell(f"{len(writer.confirmed)} writes, at most {writer.longest:.1f} s apart; {'; '.join(load.text() for load in loads)}")
     assert writer.lost(key_value.members[0]) == set()

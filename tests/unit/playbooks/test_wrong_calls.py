@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import shutil
 import subprocess
@@ -10,6 +11,7 @@ import sys
 from pathlib import Path
 
 import pytest
+import yaml
 
 ROOT = Path(__file__).parents[3]
 
@@ -23,16 +25,41 @@ CALLS = [
     ("remove_nodes", ["nodes=nobody"], "nodes has nobody, neither a node nor a group of this site."),
     ("remove_nodes", ["nodes=control-1"], "control-1 can't be removed, because etcd there holds the quorum and all data of Kubernetes"),
     ("remove_nodes", ["nodes=worker"], "Without worker-1, worker-2 the site would be invalid."),
+    ("upgrade", [], "The site example is not installed, so there is nothing to upgrade. Run: ansible-playbook -i "),
 ]
+
+
+# Of a site that has the release before.
+UPGRADES = [
+    ("site", [], "The release 2026.11 changes versions: containerd 2.3.0 -> 2.4.2, coredns 1.14.0 -> 1.15.0, "),
+    ("remove_nodes", ["nodes=worker-2"], "Here everything would restart at once. Run: ansible-playbook -i "),
+    ("upgrade", ["nodes=worker-9"], "nodes has worker-9, neither a node nor a group of this site."),
+    ("upgrade", ["batch=none"], 'batch is "none". Allowed: a number of nodes from 1, '),
+]
+
+
+def said_of(site: Path, name: str, variables: list[str]) -> str:
+    """What a run said that failed before it looked at any host."""
+    file = "site.yml" if name == "site" else f"playbooks/{name}.yml"
+    command = [str(Path(sys.executable).parent / "ansible-playbook"), "-i", str(site), file]
+    command += [part for variable in variables for part in ("-e", variable)]
+    done = subprocess.run(command, cwd=ROOT, env={**os.environ, "COLUMNS": "100"}, capture_output=True, text=True, timeout=120, check=False)
+    said = " ".join(done.stdout.split())
+    assert done.returncode == 2 and "Traceback" not in done.stdout + done.stderr
+    assert "othing was changed." in said and "Failed on 1 of 1 host" in said, "no other host was asked"
+    return said
 
 
 @pytest.mark.parametrize(("name", "variables", "words"), CALLS)
 def test_a_wrong_call_is_one_error(name: str, variables: list[str], words: str, tmp_path: Path) -> None:
     site = shutil.copytree(ROOT / "inventories" / "example", tmp_path / "example")
-    command = [str(Path(sys.executable).parent / "ansible-playbook"), "-i", str(site), f"playbooks/{name}.yml"]
-    command += [part for variable in variables for part in ("-e", variable)]
-    done = subprocess.run(command, cwd=ROOT, env={**os.environ, "COLUMNS": "100"}, capture_output=True, text=True, timeout=120, check=False)
-    said = " ".join(done.stdout.split())
-    assert done.returncode == 2 and "Traceback" not in done.stdout + done.stderr
-    assert words in said, said
-    assert "othing was changed." in said and "Failed on 1 of 1 host" in said, "no other host was asked"
+    assert words in said_of(site, name, variables)
+
+
+@pytest.mark.parametrize(("name", "variables", "words"), UPGRADES)
+def test_a_wrong_call_before_an_upgrade_is_one_error(name: str, variables: list[str], words: str, tmp_path: Path) -> None:
+    site = shutil.copytree(ROOT / "inventories" / "example", tmp_path / "example")
+    (site / "state").mkdir(exist_ok=True)
+    release = yaml.safe_load((ROOT / "releases" / "2026.08.yml").read_text())
+    (site / "state" / "installed.json").write_text(json.dumps({"release": release["name"], "versions": release["versions"]}))
+    assert words in said_of(site, name, variables)

@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import json
+import re
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +12,7 @@ import pytest
 import yaml
 from ansible_collections.ashlar.stack.plugins.inventory.stack import DOCUMENTATION
 from ansible_collections.ashlar.stack.plugins.plugin_utils.site.catalogue import as_tuple, load
+from ansible_collections.ashlar.stack.plugins.plugin_utils.site.compile import steps_of
 from ansible_collections.ashlar.stack.plugins.plugin_utils.site.models import LAYERS, NODE_CLASSES, Problem
 from ansible_collections.ashlar.stack.plugins.plugin_utils.site.options import wrong_value
 from ansible_collections.ashlar.stack.plugins.plugin_utils.site.structure import check
@@ -118,3 +120,12 @@ def test_files_say_which_schema_completes_them(file: Path) -> None:
     first = file.read_text().splitlines()[0]
     assert first.startswith("# yaml-language-server: $schema="), f"{file} names no schema in its first line"
     assert (file.parent / first.partition("$schema=")[2]).resolve().is_file()
+
+
+def test_upgrades_take_the_plays_of_components_in_the_order_of_the_site() -> None:
+    written = re.search(r"# >>> components.*?\n(.*)# <<< components", (ROOT / "site.yml").read_text(), re.DOTALL)
+    assert written
+    plays = re.findall(r"^- name: \w+ \| (.+)$", written[1], re.MULTILINE)
+    manifests = load(ROOT).manifests
+    steps = steps_of([manifests[play] for play in plays if " " not in play])
+    assert [f"{step['component']} {step['tasks']}".removesuffix(" main") for step in steps] == plays
