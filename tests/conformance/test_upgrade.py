@@ -61,7 +61,7 @@ def change(plan: Plan) -> Iterator[Change]:
         if not later:
             pytest.skip("the site has the newest release")
         content["release"] = later[0]
-    file.write_text(yaml.safe_dump(content))
+    file.write_text(yaml.safe_dump(content, sort_keys=False))
     yield Change(read(str(plan.inventory)).shared["site_upgrade"]["artifacts"])
     file.write_text(text)
 
