@@ -287,7 +287,8 @@ def test_what_the_catalogue_says_while_an_edge_starts_is_not_lost(routes: Routes
     host, edge = f"{name}.{domain}", edges[0]
     edge.run("systemctl stop haproxy")
     try:
-        edge.run(f"cp -aL {live}/ {older}")
+        # A file may be replaced while it is copied.
+        edge.run(f"for number in $(seq 30); do rm -rf {older}; cp -aL {live}/ {older} && exit; sleep 1; done; exit 1")
         routes.add(name, addresses(applications)[0], route_host=host)
         until("the files have the route", lambda: host in edge.run(f"cat {live}/routes.map"), pause=0.1)
         line = f"ExecStartPre=+/bin/ln -sfn conformance {live}"
