@@ -138,6 +138,8 @@ def test_a_run_that_is_killed_goes_on_and_nothing_is_lost(
         began = time.monotonic()
         run(plan, "upgrade")
         took = time.monotonic() - began
+        # Workers of a killed run are in sessions of their own, and may wait for it for ever.
+        subprocess.run(["pkill", "-KILL", "-f", "--", " ".join(command(plan, "upgrade")[1:])], check=False)
 
     print(f"ASHLAR_SEED={seed}: killed after {moment:.1f} s")
     asyncio.run(loaded(loads, lambda: writer.during(upgraded), 1200))
