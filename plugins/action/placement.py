@@ -21,6 +21,8 @@ ARGUMENTS = {
     "nodes": {"type": "list", "elements": "str", "required": True},
     "retired": {"type": "list", "elements": "str", "default": []},
     "removed": {"type": "list", "elements": "str", "default": []},
+    "founders": {"type": "dict", "default": {}},
+    "returned": {"type": "list", "elements": "str", "default": []},
 }
 
 
@@ -31,9 +33,9 @@ class ActionModule(ControllerAction):
         _, arguments = self.validate_argument_spec(argument_spec=ARGUMENTS)
         directory = Path(arguments["directory"])
         # Ansible's texts carry marks that YAML does not know.
-        planned, nodes, retired, removed = json.loads(json.dumps([arguments[name] for name in ("planned", "nodes", "retired", "removed")]))
+        planned, nodes, *others = json.loads(json.dumps([arguments[name] for name in ("planned", "nodes", "retired", "removed", "founders", "returned")]))
         try:
-            memory = remember(recall(ROOT, directory), planned, nodes, retired, removed)
+            memory = remember(recall(ROOT, directory), planned, nodes, *others)
         except SiteError as error:
             raise AnsibleError(report(error.problems, os.getcwd())) from None
         return self.write(directory / PLACEMENT, text_of(memory, nodes), "Which node carries which component is remembered")

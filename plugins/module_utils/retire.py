@@ -132,6 +132,9 @@ class Retirement:
                     self._delete(path, check)
         self._people(intent, others, check)
         if not check:
+            if self.result.stopped:
+                # One that had failed would be listed for ever. Of others systemd complains that it knows none.
+                self.runner.run(["systemctl", "reset-failed", *self.result.stopped], 60)
             self.files.remove(self.intent_path)
             self.files.remove_directory(RETIRING_FOLDER)
         return self.result

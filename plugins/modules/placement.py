@@ -38,6 +38,15 @@ options:
     type: list
     elements: str
     default: []
+  founders:
+    description: Component that decides by majority, to those of its first members that never lost their data. Nodes that carry it no longer are left out.
+    type: dict
+    default: {}
+  returned:
+    description: Nodes that were named in O(removed) once and are nodes again.
+    type: list
+    elements: str
+    default: []
 attributes:
   check_mode:
     description: Nothing is written.
@@ -53,6 +62,7 @@ EXAMPLES = r"""
     directory: "{{ site_directory }}"
     planned: "{{ component_nodes | combine(component_groups) }}"
     nodes: "{{ site_nodes | list }}"
+    founders: "{{ component_founders }}"
 """
 
 RETURN = r""" """

@@ -38,7 +38,15 @@ from ansible_collections.ashlar.stack.plugins.plugin_utils.site.models import (
 from ansible_collections.ashlar.stack.plugins.plugin_utils.site.network import check_networks, parse_networks
 from ansible_collections.ashlar.stack.plugins.plugin_utils.site.nodes import RawNode, check_labels, parse_nodes
 from ansible_collections.ashlar.stack.plugins.plugin_utils.site.options import check_options, check_variable_files
-from ansible_collections.ashlar.stack.plugins.plugin_utils.site.placement import check_counts, check_ports, components_of, leaving, place, place_groups
+from ansible_collections.ashlar.stack.plugins.plugin_utils.site.placement import (
+    check_counts,
+    check_ports,
+    components_of,
+    founders_of,
+    leaving,
+    place,
+    place_groups,
+)
 from ansible_collections.ashlar.stack.plugins.plugin_utils.site.reading import duplicate_keys, listed, quoted, read_yaml
 from ansible_collections.ashlar.stack.plugins.plugin_utils.site.structure import check
 from ansible_collections.ashlar.stack.plugins.plugin_utils.site.versions import check_upgrade, choose_versions, upgrade_of
@@ -166,7 +174,7 @@ def compile_plan(
     if nodes is None:
         empty = (EVERY_NODE, *NODE_CLASSES, *sorted(catalogue.manifests), *_own_groups(catalogue), RETIRING)
         return Plan({name: [] for name in empty}, _site_variables(site, networks, specs), {}, {}, {})
-    return _plan(site, networks, specs, catalogue, chosen, versions, nodes, placed, grouped, leaves, leavers, contributions)
+    return _plan(site, networks, specs, catalogue, chosen, versions, nodes, placed, grouped, memory, leaves, leavers, contributions)
 
 
 def contributions_of(chosen: Sequence[Manifest]) -> tuple[dict[str, dict[str, dict[str, Any]]], list[Problem]]:
@@ -292,6 +300,7 @@ def _site(raw: Mapping[str, Any], file: Path) -> Site:
         versions={str(name): str(version) for name, version in raw.get("versions", {}).items()},
         options=raw.get("options", {}),
         checksums=str(raw.get("checksums", "published")),
+        backup=raw.get("backup", {}),
     )
 
 
@@ -305,6 +314,7 @@ def _plan(
     nodes: Sequence[Node],
     placed: Mapping[str, Sequence[Node]],
     grouped: Mapping[str, Sequence[Node]],
+    memory: Memory,
     leaves: Mapping[str, Sequence[str]],
     leavers: Sequence[Node],
     contributions: Mapping[str, Any],
@@ -341,11 +351,13 @@ def _plan(
         "site_upgrade": _upgrade(upgrade_of(site, versions, catalogue), catalogue, placed, groups),
         "component_nodes": {name: groups[name] for name in sorted(catalogue.manifests)},
         "component_groups": {name: groups[name] for name in sorted(grouped)},
+        "component_founders": founders_of([catalogue.manifests[name] for name in chosen], memory, placed),
         "component_rolling": {name: _rolling(catalogue.manifests[name], groups) for name in chosen if "rolling" in catalogue.manifests[name].life},
         "component_holds": {name: catalogue.manifests[name].life["holds"] for name in chosen if "holds" in catalogue.manifests[name].life},
         "component_tasks": {
             key: {name: catalogue.manifests[name].life[key] for name in chosen if key in catalogue.manifests[name].life} for key in TASKS
         },
+        "component_retired": {name: {"component": name, "leftovers": catalogue.manifests[name].life.get("leftovers", {})} for name in chosen},
         "component_addresses": {name: addresses[name] for name in sorted(catalogue.manifests)},
         "component_clients": clients_of([catalogue.manifests[name] for name in chosen]),
         "endpoints": {
@@ -354,6 +366,7 @@ def _plan(
         },
         "site_retiring": {name: _leaving(catalogue, name, names, {node.name for node in leavers}) for name, names in sorted(leaves.items())},
         "site_removed": [node.name for node in leavers],
+        "site_added": [node.name for node in nodes if not any(node.name in names for names in memory.carriers.values())],
     }
     signing = {certificate["authority"] for name in chosen for certificate in _certificates(catalogue.manifests[name], chosen) if "authority" in certificate}
     kinds: dict[tuple[str, ...], dict[str, Any]] = {}
@@ -505,6 +518,7 @@ def _site_variables(site: Site, networks: Networks, specs: Mapping[str, NetworkS
         "site_directory": str(site.directory),
         "site_credentials": str(site.directory / "credentials"),
         "site_checksums": site.checksums,
+        "site_backup": dict(site.backup),
         "site_networks": {
             "admin": [str(network) for network in networks.admin],
             **{name: str(network) for name, network in networks.inner.items()},

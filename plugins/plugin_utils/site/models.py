@@ -11,7 +11,7 @@ from typing import Any
 
 LAYERS = ("base", "runtime", "coordination", "orchestration", "network", "ingress", "storage", "observability", "management")
 NETWORK_KINDS = ("containers", "virtual")
-TASKS = ("leave", "drain", "resume", "forget", "precheck")
+TASKS = ("leave", "drain", "resume", "stop", "forget", "precheck", "backup", "restore", "restored")
 """Keys of `life` that name a task file of the role."""
 NODE_CLASSES = ("control", "worker", "edge", "storage")
 EVERY_NODE = "nodes"
@@ -113,11 +113,13 @@ class Placement:
 
 @dataclass(frozen=True, slots=True)
 class Memory:
-    """What is remembered of a site: component, or group of a component's nodes -> names of the nodes that carry it; and nodes that were removed."""
+    """What is remembered of a site: component, or group of a component's nodes -> names of the nodes that carry it; nodes that were removed; and
+    component that decides by majority -> names of those of its first members that never lost their data. Others join these."""
 
     file: str = ""
     carriers: Mapping[str, frozenset[str]] = field(default_factory=dict)
     removed: frozenset[str] = frozenset()
+    founders: Mapping[str, frozenset[str]] = field(default_factory=dict)
 
 
 NOTHING = Memory()
@@ -233,6 +235,7 @@ class Site:
     versions: Mapping[str, str] = field(default_factory=dict)
     options: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
     checksums: str = "published"
+    backup: Mapping[str, Any] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)

@@ -54,6 +54,18 @@ def place_groups(
     return placed, problems
 
 
+def founders_of(manifests: Iterable[Manifest], memory: Memory, placed: Mapping[str, Sequence[Node]]) -> dict[str, list[str]]:
+    """Component that decides by majority -> names of those of its nodes that may begin its cluster: the members of the first run."""
+    found = {}
+    for manifest in manifests:
+        if manifest.placement.odd:
+            names = [node.name for node in placed.get(manifest.name, ())]
+            # A site that ran before founders were remembered has those that carry it.
+            first = memory.founders.get(manifest.name, memory.carriers.get(manifest.name, names))
+            found[manifest.name] = [name for name in names if name in first]
+    return found
+
+
 def leaving(memory: Memory, placed: Mapping[str, Sequence[Node]], nodes: Iterable[Node]) -> dict[str, list[str]]:
     """Component or group -> names of the nodes that carry it, are still there, and shall carry it no longer. Those without one are left out."""
     names = [node.name for node in nodes]

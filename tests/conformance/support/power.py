@@ -83,7 +83,7 @@ class UnitPower:
         node.run(f"systemctl start --no-block {' '.join(self.stopped[node.name])}")
 
 
-def _containers() -> dict[str, str]:
+def containers() -> dict[str, str]:
     """Address -> container of everything podman runs on this machine."""
     try:
         names = _here(["podman", "ps", "--format", "{{.Names}}"]).split()
@@ -102,7 +102,7 @@ def switch(plan: Plan) -> Power:
     """The way that fits the site."""
     if "conformance_power" in plan.shared:
         return CommandPower(plan.shared["conformance_power"])
-    containers = _containers()
-    if all(machine.address in containers for machine in plan.machines.values()):
-        return PodmanPower({machine.name: containers[machine.address] for machine in plan.machines.values()})
+    found = containers()
+    if all(machine.address in found for machine in plan.machines.values()):
+        return PodmanPower({machine.name: found[machine.address] for machine in plan.machines.values()})
     return UnitPower()

@@ -23,8 +23,15 @@ CALLS = [
     ("maintain", ["nodes=control-1", "packages=all"], 'packages is "all". Allowed: upgrade.'),
     ("maintain", ["nodes=control-1", "batch=0%"], 'batch is "0%". Allowed: a number of nodes from 1, or a percentage of those named, from 1% to 100%.'),
     ("remove_nodes", ["nodes=nobody"], "nodes has nobody, neither a node nor a group of this site."),
-    ("remove_nodes", ["nodes=control-1"], "control-1 can't be removed, because etcd there holds the quorum and all data of Kubernetes"),
+    ("remove_nodes", ["nodes=control-1"], "2 nodes have the class control, control-2 and control-3: an even number."),
+    ("remove_nodes", ["nodes=control-1,control-2", "gone=control-1,control-2"], "of etcd's 3 members no majority is left that could agree to it."),
     ("remove_nodes", ["nodes=worker"], "Without worker-1, worker-2 the site would be invalid."),
+    ("remove_nodes", ["nodes=worker-1", "batch=0"], 'batch is "0". Allowed: a number of nodes from 1, '),
+    ("replace_node", [], "No node is named: give -e node=... Allowed: one of control-1, control-2, "),
+    ("replace_node", ["node=control-9"], 'node is "control-9", no node of this site. Allowed: one of control-1, control-2, '),
+    ("replace_node", ["node=control-1,control-2"], 'node is "control-1,control-2", no node of this site.'),
+    ("add_nodes", ["nodes=worker-9"], "nodes has worker-9. Allowed: nodes that were removed and are still in the inventory; there is none."),
+    ("reset", ["reset=prod"], '"prod" is not the name of this site, which is example. Type it, or give it with -e reset=example.'),
     ("upgrade", [], "The site example is not installed, so there is nothing to upgrade. Run: ansible-playbook -i "),
 ]
 

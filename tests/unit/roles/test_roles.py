@@ -110,7 +110,7 @@ def test_what_a_manifest_names_exists(role: str) -> None:
 # A line as the program writes it, by component and the beginning of the cause that it must lead to.
 SAID = {
     "etcd": {
-        "the data of this member (8e9e05c52164694d)": '{"level":"fatal","error":"member 8e9e05c52164694d has already been bootstrapped"}',
+        "the data of this member (8e9e05c52164694d)": "etcd-member: member 8e9e05c52164694d of the cluster is this node, node1, whose data is gone",
         "the data of this member belongs": '{"level":"warn","msg":"request sent was ignored by remote peer due to cluster ID mismatch"}',
         "the other members have removed": '{"level":"error","error":"the member has been permanently removed from the cluster"}',
         "the data in /var/lib/etcd/data is damaged": '{"level":"fatal","msg":"failed to read WAL, cannot be repaired","error":"walpb: crc mismatch"}',

@@ -1,0 +1,122 @@
+# SPDX-License-Identifier: Apache-2.0
+"""A site goes back to what a backup has; a whole site is stopped and started, and removed without a trace."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+from pathlib import Path
+
+import pyrage
+import pytest
+
+from .support.key_value import KeyValueStore
+from .support.nodes import Node
+from .support.plan import Plan
+from .support.site import playbook, run, site_yml
+from .support.waiting import at_once, until
+
+pytestmark = [pytest.mark.disruptive, pytest.mark.needs("key_value"), pytest.mark.scenario("etcd")]
+
+RUNNING = "systemctl list-units --state=active,activating --type=service,timer,path --plain --no-legend | cut -d' ' -f1"
+
+
+@dataclass(frozen=True)
+class Keys:
+    """Who may open backups: a public key, and the file with the secret one. `folder` is where backups are."""
+
+    public: str
+    file: Path
+    folder: Path
+
+    def written(self, plan: Plan) -> None:
+        run(plan, "backup", "-e", f"to={self.folder}", "-e", f"recipients={self.public}")
+
+
+@pytest.fixture(scope="module")
+def keys(tmp_path_factory: pytest.TempPathFactory) -> Keys:
+    folder = tmp_path_factory.mktemp("backups")
+    identity = pyrage.x25519.Identity.generate()
+    file = folder / "identity.txt"
+    file.touch(0o600)
+    file.write_text(f"{identity}\n")
+    (folder / "there").mkdir()
+    return Keys(str(identity.to_public()), file, folder / "there")
+
+
+def words(said: str) -> str:
+    return " ".join(said.split())
+
+
+def test_a_site_goes_back_to_what_a_backup_has(keys: Keys, plan: Plan, key_value: KeyValueStore, key: str) -> None:
+    first, *others = key_value.members
+    key_value.put(first, f"{key}/before", "kept")
+    keys.written(plan)
+    key_value.put(first, f"{key}/after", "lost")
+    key_value.forget(first, f"{key}/before")
+    restore = ["restore", "-e", f"backup={keys.folder}", "-e", f"identity={keys.file}"]
+    code, said = playbook(plan, *restore, "-e", "restore=another")
+    assert code == 2 and "is not the name of this site" in words(said)
+    run(plan, *restore, "-e", f"restore={plan.site}")
+    for node in (first, *others):
+        assert key_value.get(node, f"{key}/", below=True) == ["kept"], node.name
+        assert key_value.voters(node) == {member.name for member in key_value.members}
+        assert node.run("ls /var/lib/ashlar/restore").strip() == "", "no copy of the data lies about"
+    assert not (Path(plan.shared["site_directory"]) / "state" / "restore").exists()
+    assert set(re.findall(r"changed=(\d+)", site_yml(plan))) == {"0"}
+
+
+def test_a_backup_that_can_t_be_read_is_refused_before_anything_is_touched(
+    keys: Keys, plan: Plan, key_value: KeyValueStore, key: str, tmp_path: Path
+) -> None:
+    first = key_value.members[0]
+    if not list(keys.folder.iterdir()):
+        keys.written(plan)
+    key_value.put(first, key, "untouched")
+    whole = max(keys.folder.iterdir()).read_bytes()
+    damaged = tmp_path / max(keys.folder.iterdir()).name
+    middle = len(whole) // 2
+    damaged.write_bytes(whole[:middle] + bytes([whole[middle] ^ 1]) + whole[middle + 1 :])
+    code, said = playbook(plan, "restore", "-e", f"backup={damaged}", "-e", f"identity={keys.file}", "-e", f"restore={plan.site}")
+    assert code == 2 and "is damaged, cut short or was changed" in words(said), said[-2000:]
+    assert key_value.get(first, key) == ["untouched"]
+
+
+@pytest.mark.needs("etcd")
+def test_a_site_that_is_stopped_runs_nothing_and_starts_again(plan: Plan, every: list[Node], key_value: KeyValueStore, key: str) -> None:
+    key_value.put(key_value.members[0], key, "kept")
+    before = dict(zip((node.name for node in every), at_once(lambda node: set(node.run(RUNNING).split()), every)))
+    try:
+        run(plan, "stop")
+        for node, left in zip(every, at_once(lambda node: set(node.run(RUNNING).split()), every)):
+            assert not [unit for unit in left if unit.startswith(("etcd", "consul", "kube"))], node.name
+            assert "ashlar-firewall.service" in left, "a machine that is stopped is still shut"
+    finally:
+        run(plan, "start")
+    for node, now in zip(every, at_once(lambda node: set(node.run(RUNNING).split()), every)):
+        assert before[node.name] <= now, f"{node.name} no longer runs {before[node.name] - now}"
+    assert key_value.get(key_value.members[-1], key) == ["kept"]
+    assert set(re.findall(r"changed=(\d+)", run(plan, "start"))) == {"0"}
+
+
+# What a machine knows of Ashlar, by the words that are in what it lays down.
+TRACES = r"""
+find /etc /opt /usr/local /var/lib /var/log /run -xdev \( -path /var/log/journal -o -path /var/lib/dpkg -o -path /var/lib/apt \) -prune -o -print \
+  | grep -iE "ashlar|etcd|consul|kube"
+systemctl list-units --all --plain --no-legend | cut -d' ' -f1 | grep -E "ashlar|etcd|consul|kube"
+getent passwd | grep -E "^(etcd|consul|kube)"
+getent group | grep -E "^(etcd|consul|kube)"
+nft list tables 2>/dev/null
+mount | grep -E "ashlar|kube"
+true
+"""
+
+
+@pytest.mark.needs("etcd")
+def test_a_machine_that_was_reset_has_nothing_left_and_is_installed_again(plan: Plan, every: list[Node], key_value: KeyValueStore) -> None:
+    assert all(len(found.splitlines()) > 20 for found in at_once(lambda node: node.run(TRACES), every)), "there is something to take away"
+    run(plan, "reset", "-e", f"reset={plan.site}")
+    assert at_once(lambda node: node.run(TRACES), every) == [""] * len(every)
+    site_yml(plan)
+    for node in key_value.members:
+        until(f"{node.name} has all members", lambda node=node: key_value.voters(node) == {member.name for member in key_value.members})

@@ -1,0 +1,155 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Members of the store come, go and are replaced while it is written to: nothing is lost, and the others do not restart."""
+
+from __future__ import annotations
+
+import re
+import subprocess
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+from .support.key_value import Etcd, KeyValueStore
+from .support.nodes import Node, connect
+from .support.plan import Plan, read
+from .support.power import Power, containers
+from .support.site import playbook, run, site_yml
+from .support.waiting import until
+from .support.writer import Writer
+
+pytestmark = [pytest.mark.disruptive, pytest.mark.needs("etcd"), pytest.mark.scenario("etcd")]
+
+THIS_START = "journalctl --no-pager _SYSTEMD_INVOCATION_ID=$(systemctl show --property=InvocationID --value etcd.service)"
+PROCESS = "systemctl show --property=MainPID --value etcd.service"
+
+
+@pytest.fixture
+def etcd(key_value: KeyValueStore) -> Etcd:
+    assert isinstance(key_value, Etcd)
+    if len(key_value.members) != 3:
+        pytest.skip("these tests are about three members")
+    return key_value
+
+
+@dataclass(frozen=True)
+class Spare:
+    """A machine of the inventory that is no node, and the file that says so."""
+
+    file: Path
+    name: str
+
+    @property
+    def address(self) -> str:
+        return str(yaml.safe_load(self.file.read_text())["all"]["hosts"][self.name]["node_address"])
+
+    def becomes(self, node: str) -> None:
+        """From now on this machine is the node of that name."""
+        content = yaml.safe_load(self.file.read_text())
+        hosts = content["all"]["hosts"]
+        spare = hosts.pop(self.name)
+        hosts[node] |= {key: spare[key] for key in ("ansible_host", "node_address")}
+        self.file.write_text(yaml.safe_dump(content, sort_keys=False))
+
+
+@pytest.fixture
+def spare(plan: Plan) -> Iterator[Spare]:
+    file = Path(plan.shared["site_directory"]) / "10-nodes.yml"
+    text = file.read_text() if file.exists() else ""
+    hosts: dict[str, Any] = yaml.safe_load(text)["all"]["hosts"] if text else {}
+    name = next((name for name, host in hosts.items() if host.get("node_classes") == []), None)
+    if name is None:
+        pytest.skip("the inventory has no machine that is no node")
+    yield Spare(file, name)
+    file.write_text(text)
+
+
+def words(said: str) -> str:
+    return " ".join(said.split())
+
+
+def quietly(etcd: Etcd, others: list[Node], key: str, work: Callable[[], Any]) -> None:
+    """Does some work, while which the other members take writes, lose none and do not restart."""
+    writer = Writer(replace(etcd, members=others), key)
+    before = [node.run(PROCESS) for node in others]
+    writer.during(work)
+    assert [node.run(PROCESS) for node in others] == before, "the others were restarted"
+    assert writer.confirmed and writer.lost(others[0]) == set()
+
+
+def agree(etcd: Etcd, plan: Plan) -> None:
+    """All members that the plan has are voters, and each of them says so."""
+    for node in etcd.members:
+        until(f"{node.name} counts the members of the plan", lambda node=node: etcd.voters(node) == set(plan.on("etcd")))
+
+
+def settled(plan: Plan) -> None:
+    assert set(re.findall(r"changed=(\d+)", site_yml(plan))) == {"0"}
+
+
+def test_a_member_whose_data_is_gone_is_recognised_and_joins_again(etcd: Etcd, plan: Plan, key: str) -> None:
+    *others, member = etcd.members
+    member.run("systemctl stop etcd.service; rm -rf /var/lib/etcd/data; systemctl start --no-block etcd.service")
+    code, said = playbook(plan, "site")
+    assert code == 2 and f"playbooks/replace_node.yml -e node={member.name}" in words(said), said[-3000:]
+    code, said = playbook(plan, "replace_node", "-e", f"node={member.name}")
+    assert code == 2 and "-e wipe=true" in said, "what is on it is removed only when asked for"
+    quietly(etcd, others, key, lambda: run(plan, "replace_node", "-e", f"node={member.name}", "-e", "wipe=true"))
+    agree(etcd, plan)
+    assert etcd.get(member, f"{key}/", below=True, own=True), "it has what was written meanwhile"
+    settled(plan)
+
+
+def test_the_first_member_is_replaced_by_a_machine_with_another_address(
+    etcd: Etcd, plan: Plan, key: str, power: Power, spare: Spare
+) -> None:
+    first, *others = etcd.members
+    text, address = spare.file.read_text(), spare.address
+    code, said = playbook(plan, "replace_node", "-e", f"node={first.name}")
+    assert code == 2 and "still carries the platform" in words(said)
+    power.off(first)
+    code, said = playbook(plan, "replace_node", "-e", f"node={first.name}")
+    assert code == 2 and "does not answer" in words(said), "there has to be a machine to lay it on"
+
+    spare.becomes(first.name)
+    quietly(etcd, others, key, lambda: run(plan, "replace_node", "-e", f"node={first.name}"))
+    moved = read(str(plan.inventory))
+    # Under a name of its own, as connections are kept by name.
+    new = connect(replace(moved.machines[first.name], name=spare.name))
+    assert new.address == address != first.address
+    agree(replace(etcd, members=[new, *others]), plan)
+    assert etcd.get(new, f"{key}/", below=True, own=True), "it has what was written meanwhile"
+    settled(plan)
+
+    # The old machine comes back, and nobody lets it in.
+    power.on(first)
+    until("the old member has tried to reach the others", lambda: "failed to publish local member" in first.run(THIS_START))
+    assert first.run("systemctl is-active etcd.service || true").strip() == "activating"
+    agree(replace(etcd, members=[new, *others]), plan)
+
+    subprocess.run(["podman", "kill", containers()[address]], check=True, capture_output=True, timeout=60)
+    new.disconnect()
+    spare.file.write_text(text)
+    quietly(etcd, others, f"{key}/back", lambda: run(plan, "replace_node", "-e", f"node={first.name}", "-e", "wipe=true"))
+    agree(etcd, plan)
+    settled(plan)
+
+
+def test_three_members_become_one_and_three_again(etcd: Etcd, plan: Plan, key: str) -> None:
+    first, *others = etcd.members
+    names = ",".join(node.name for node in others)
+    code, said = playbook(plan, "remove_nodes", "-e", f"nodes={others[0].name}")
+    assert code == 2 and "an even number" in words(said)
+    code, said = playbook(plan, "remove_nodes", "-e", f"nodes={names}", "-e", f"gone={names}")
+    assert code == 2 and "no majority is left" in words(said)
+    quietly(etcd, [first], f"{key}/fewer", lambda: run(plan, "remove_nodes", "-e", f"nodes={names}"))
+    assert etcd.voters(first) == {first.name}
+    settled(plan)
+    quietly(etcd, [first], f"{key}/more", lambda: run(plan, "add_nodes", "-e", f"nodes={names}"))
+    agree(etcd, plan)
+    settled(plan)
+    code, said = playbook(plan, "add_nodes")
+    assert code == 2 and "in the site already" in words(said)
