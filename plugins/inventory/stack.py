@@ -16,7 +16,7 @@ description:
   - A component that is not chosen is an empty group, so its play costs nothing, and C(ansible-inventory --graph) is the plan.
   - Where the variable C(site_machines) of the group C(all) is C(pending), the site's machines don't exist yet. The site file is checked all the same,
     all groups are empty, and only the site's own variables are set (C(site_name), C(site_domain), C(site_stack), C(site_release), C(site_directory),
-    C(site_credentials), C(site_checksums), C(site_networks)).
+    C(site_credentials), C(site_checksums), C(site_backup), C(site_networks)).
   - An invalid site ends the program with exit code 4 and one message, whatever C(any_unparsed_is_failed) says.
 notes:
   - Sources of an inventory folder are read in the order of their names, so the nodes come first with C(10-nodes.yml) and C(20-stack.yml).
@@ -79,6 +79,22 @@ options:
     type: str
     choices: [published, pinned]
     default: published
+  backup:
+    description: Where C(playbooks/backup.yml) writes to, for whom, and how many backups of the site it keeps there.
+    type: dict
+    default: {}
+    suboptions:
+      to:
+        description: An absolute folder of the controller, V(ssh://user@host[:port]/folder), or V(s3://bucket/prefix).
+        type: str
+      recipients:
+        description: Public keys of those who may open backups, of age (V(age1...)) or SSH (V(ssh-ed25519 ...)).
+        type: list
+        elements: str
+      keep:
+        description: How many backups of the site are kept there.
+        type: int
+        default: 14
   options:
     description:
       - Component to its variables, checked against the component's argument spec.

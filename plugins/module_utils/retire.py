@@ -135,6 +135,8 @@ class Retirement:
             if self.result.stopped:
                 # One that had failed would be listed for ever. Of others systemd complains that it knows none.
                 self.runner.run(["systemctl", "reset-failed", *self.result.stopped], 60)
+                for timer in (unit for unit in self.result.stopped if unit.endswith(".timer")):
+                    self.files.remove(f"/var/lib/systemd/timers/stamp-{timer}")
             self.files.remove(self.intent_path)
             self.files.remove_directory(RETIRING_FOLDER)
         return self.result

@@ -111,14 +111,18 @@ def test_another_key_opens_nothing(good: bytes, stage: Stage) -> None:
     assert "was not made for this identity" in refused(stage, identity=key(stage.root, "other")[1])
 
 
-@pytest.mark.parametrize("data", [b"", b"hello", b"PK\x03\x04" * 1000, archive(file())])
+@pytest.mark.parametrize("data", [b"", b"hello", b"PK\x03\x04" * 1000, archive(file())], ids=["nothing", "text", "zip", "tar"])
 def test_what_is_no_file_of_age_is_no_backup(data: bytes, stage: Stage) -> None:
     encrypt(stage, b"")
     rewrite(stage, data)
     assert "is no backup: it is no file of age" in refused(stage)
 
 
-@pytest.mark.parametrize("data", [b"", b"hello" * 100_000, archive(), archive(file()), archive(("manifest.json", tarfile.SYMTYPE, b"/etc/passwd"))])
+@pytest.mark.parametrize(
+    "data",
+    [b"", b"hello" * 100_000, archive(), archive(file()), archive(("manifest.json", tarfile.SYMTYPE, b"/etc/passwd"))],
+    ids=["nothing", "text", "empty", "no manifest", "a link"],
+)
 def test_what_is_in_an_age_file_may_be_something_else(data: bytes, stage: Stage) -> None:
     encrypt(stage, data)
     assert "is no backup of a site" in refused(stage)

@@ -32,6 +32,10 @@ CALLS = [
     ("replace_node", ["node=control-1,control-2"], 'node is "control-1,control-2", no node of this site.'),
     ("add_nodes", ["nodes=worker-9"], "nodes has worker-9. Allowed: nodes that were removed and are still in the inventory; there is none."),
     ("reset", ["reset=prod"], '"prod" is not the name of this site, which is example. Type it, or give it with -e reset=example.'),
+    ("backup", [], "No destination is named. Write `backup: {to: ..., recipients: [...]}` into the site file"),
+    ("backup", ["to=/srv/backups"], "No recipient is named."),
+    ("restore", [], "No backup is named: give -e backup=<file, or folder, ssh:// or s3:// with backups>."),
+    ("restore", ["backup=/srv/backups"], "No key is named: give -e identity=<file with the secret key>."),
     ("upgrade", [], "The site example is not installed, so there is nothing to upgrade. Run: ansible-playbook -i "),
 ]
 
