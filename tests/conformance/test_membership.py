@@ -17,7 +17,7 @@ from .support.key_value import Etcd, KeyValueStore
 from .support.nodes import Node, connect
 from .support.plan import Plan, read
 from .support.power import Power, containers
-from .support.site import playbook, run, site_yml
+from .support.site import killed, moment, playbook, run, site_yml
 from .support.waiting import until
 from .support.writer import Writer
 
@@ -134,6 +134,19 @@ def test_the_first_member_is_replaced_by_a_machine_with_another_address(
     new.disconnect()
     spare.file.write_text(text)
     quietly(etcd, others, f"{key}/back", lambda: run(plan, "replace_node", "-e", f"node={first.name}", "-e", "wipe=true"))
+    agree(etcd, plan)
+    settled(plan)
+
+
+def test_a_replacement_that_is_killed_goes_on(etcd: Etcd, plan: Plan, key: str) -> None:
+    *others, member = etcd.members
+    arguments = ["replace_node", "-e", f"node={member.name}", "-e", "wipe=true"]
+
+    def replaced() -> None:
+        with killed(plan, moment(2, 25), *arguments):
+            run(plan, *arguments)
+
+    quietly(etcd, others, key, replaced)
     agree(etcd, plan)
     settled(plan)
 

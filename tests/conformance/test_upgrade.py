@@ -5,11 +5,7 @@ from __future__ import annotations
 
 import asyncio
 import json
-import os
-import random
 import re
-import signal
-import subprocess
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -25,7 +21,7 @@ from .support.key_value import KeyValueStore
 from .support.load import Load, loaded
 from .support.nodes import Node
 from .support.plan import ROOT, Plan, read
-from .support.site import command, playbook, run
+from .support.site import killed, moment, playbook, run
 from .support.waiting import at_once
 from .support.writer import Writer
 
@@ -121,29 +117,20 @@ def test_a_version_that_does_not_start_goes_back_and_nothing_is_lost(
 def test_a_run_that_is_killed_goes_on_and_nothing_is_lost(
     change: Change, plan: Plan, every: list[Node], key_value: KeyValueStore, key: str, tell: Tell
 ) -> None:
-    seed = int(os.environ.get("ASHLAR_SEED") or random.randrange(10_000))
-    moment = random.Random(seed).uniform(5, 60)
+    after = moment(5, 60)
     writer = Writer(key_value, key)
     loads = [Load(443, sample.host(plan), 50, address=plan.machines[name].address, at_once=8) for name in plan.on("haproxy") if plan.has("sample")]
     took = 0.0
 
     def upgraded() -> None:
         nonlocal took
-        first = subprocess.Popen(command(plan, "upgrade"), cwd=ROOT, start_new_session=True, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
-        try:
-            first.wait(timeout=moment)
-        except subprocess.TimeoutExpired:
-            os.killpg(first.pid, signal.SIGKILL)
-            first.wait()
-        began = time.monotonic()
-        run(plan, "upgrade")
-        took = time.monotonic() - began
-        # Workers of a killed run are in sessions of their own, and may wait for it for ever.
-        subprocess.run(["pkill", "-KILL", "-f", "--", " ".join(command(plan, "upgrade")[1:])], check=False)
+        with killed(plan, after, "upgrade"):
+            began = time.monotonic()
+            run(plan, "upgrade")
+            took = time.monotonic() - began
 
-    print(f"ASHLAR_SEED={seed}: killed after {moment:.1f} s")
     asyncio.run(loaded(loads, lambda: writer.during(upgraded), 1200))
-    tell(judged(f"the upgrade of {len(every)} nodes that was killed after {moment:.1f} s, and went on", took, 150))
+    tell(judged(f"the upgrade of {len(every)} nodes that was killed after {after:.1f} s, and went on", took, 150))
     tell(f"{len(writer.confirmed)} writes, at most {writer.longest:.1f} s apart; {'; '.join(load.text() for load in loads)}")
     assert writer.lost(key_value.members[0]) == set()
     for load in loads:

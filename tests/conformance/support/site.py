@@ -4,8 +4,12 @@
 from __future__ import annotations
 
 import os
+import random
+import signal
 import subprocess
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 from .plan import ROOT, Plan
@@ -22,6 +26,30 @@ def playbook(plan: Plan, name: str, *arguments: str) -> tuple[int, str]:
     environment = {**os.environ, "ANSIBLE_CONFIG": str(ROOT / "ansible.cfg")}
     done = subprocess.run(command(plan, name, *arguments), cwd=ROOT, env=environment, capture_output=True, text=True, timeout=1200, check=False)
     return done.returncode, done.stdout + done.stderr
+
+
+@contextmanager
+def killed(plan: Plan, seconds: float, name: str, *arguments: str) -> Iterator[None]:
+    """A run that is killed after so many seconds. Its workers are in sessions of their own, may wait for it for ever, and end with the block."""
+    words = command(plan, name, *arguments)
+    first = subprocess.Popen(words, cwd=ROOT, start_new_session=True, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    try:
+        first.wait(timeout=seconds)
+    except subprocess.TimeoutExpired:
+        os.killpg(first.pid, signal.SIGKILL)
+        first.wait()
+    try:
+        yield
+    finally:
+        subprocess.run(["pkill", "-KILL", "-f", "--", " ".join(words[1:])], check=False)
+
+
+def moment(least: float, most: float) -> float:
+    """Seconds after which something is to be killed, by chance; the seed is printed, and ASHLAR_SEED gives it again."""
+    seed = int(os.environ.get("ASHLAR_SEED") or random.randrange(10_000))
+    chosen = random.Random(seed).uniform(least, most)
+    print(f"ASHLAR_SEED={seed}: killed after {chosen:.1f} s")
+    return chosen
 
 
 def run(plan: Plan, name: str, *arguments: str) -> str:
