@@ -5,7 +5,8 @@ ASHLAR_INVENTORY names the site (a folder or a file; default inventories/local).
 slots or components it is about, and is left out where the site has none. Tests that need something that runs, or a key-value store, whichever it is,
 use the adapters `applications` and `key_value`; those of one orchestrator's own API use its own fixtures (`cluster`, `workload`), and either are left out where
 the site has nothing that they speak to. A test marked `disruptive` switches off what the platform has to do without, and runs last (`-m "not disruptive"`
-leaves them out). Tests that measure something are those that use the fixture `tell` (`-m figures -s` shows what).
+leaves them out); one marked `destructive` takes nodes or data away and runs on the sites of Molecule scenarios only.
+Tests that measure something are those that use the fixture `tell` (`-m figures -s` shows what).
 
 ASHLAR_CONFORMANCE=brief is what every change has to pass: without tests marked `long`, with a fault that is marked `scenario` only on the
 site of that Molecule scenario, where it is cheapest to make, and without repeating for a figure's sake.
@@ -43,6 +44,7 @@ def pytest_configure(config: pytest.Config) -> None:
     config.addinivalue_line("markers", "disruptive: switches off what the platform has to do without; runs last")
     config.addinivalue_line("markers", "figures: measures something and tells it")
     config.addinivalue_line("markers", "long: takes long and rarely finds what others do not; not for every change")
+    config.addinivalue_line("markers", "destructive: removes nodes or data of a site; on sites of Molecule scenarios alone")
     config.addinivalue_line("markers", "scenario(name): of all Molecule scenarios this one alone proves it to every change")
 
 
@@ -64,7 +66,9 @@ def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
 
 
 def spared(item: pytest.Item, site: str) -> bool:
-    """Whether a test is left out of what every change has to pass."""
+    """Whether a test is left out: of what every change has to pass, or because the site is not there to be destroyed."""
+    if item.get_closest_marker("destructive") and not site.startswith("mol-"):
+        return True
     homes = [f"mol-{name}" for mark in item.iter_markers("scenario") for name in mark.args]
     return brief() and (item.get_closest_marker("long") is not None or bool(homes and site.startswith("mol-") and site not in homes))
 

@@ -16,7 +16,7 @@ from .support.plan import Plan
 from .support.site import playbook, run, site_yml
 from .support.waiting import at_once, until
 
-pytestmark = [pytest.mark.disruptive, pytest.mark.needs("key_value"), pytest.mark.scenario("etcd")]
+pytestmark = [pytest.mark.disruptive, pytest.mark.destructive, pytest.mark.needs("key_value"), pytest.mark.scenario("etcd")]
 
 RUNNING = "systemctl list-units --state=active,activating --type=service,timer,path --plain --no-legend | cut -d' ' -f1"
 

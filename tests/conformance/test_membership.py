@@ -21,7 +21,7 @@ from .support.site import killed, moment, playbook, run, site_yml
 from .support.waiting import until
 from .support.writer import Writer
 
-pytestmark = [pytest.mark.disruptive, pytest.mark.needs("etcd"), pytest.mark.scenario("etcd")]
+pytestmark = [pytest.mark.disruptive, pytest.mark.destructive, pytest.mark.needs("etcd"), pytest.mark.scenario("etcd")]
 
 THIS_START = "journalctl --no-pager _SYSTEMD_INVOCATION_ID=$(systemctl show --property=InvocationID --value etcd.service)"
 PROCESS = "systemctl show --property=MainPID --value etcd.service"
