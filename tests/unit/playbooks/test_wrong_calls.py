@@ -34,8 +34,13 @@ CALLS = [
     ("reset", ["reset=prod"], '"prod" is not the name of this site, which is example. Type it, or give it with -e reset=example.'),
     ("backup", [], "No destination is named. Write `backup: {to: ..., recipients: [...]}` into the site file"),
     ("backup", ["to=/srv/backups"], "No recipient is named."),
+    ("backup", ["to=backups", "recipients=age1x"], "'backups' is no destination. Allowed: an absolute folder such as /srv/backups, ssh://"),
+    ("backup", ["to=/tmp", "recipients=age1x"], "recipients: number 1 is 'age1x'. Allowed: public keys of age"),
     ("restore", [], "No backup is named: give -e backup=<file, or folder, ssh:// or s3:// with backups>."),
     ("restore", ["backup=/srv/backups"], "No key is named: give -e identity=<file with the secret key>."),
+    ("restore", ["backup=/nowhere", "identity=/nowhere"], "identity: /nowhere is not there. Name the file with the secret key"),
+    ("remove_nodes", [], "No node is named: give -e nodes=..., names of nodes or groups, separated by commas."),
+    ("maintain", ["nodes=control-1", "batch=101%"], 'batch is "101%". Allowed: a number of nodes from 1, or a percentage'),
     ("upgrade", [], "The site example is not installed, so there is nothing to upgrade. Run: ansible-playbook -i "),
 ]
 
@@ -57,7 +62,7 @@ def said_of(site: Path, name: str, variables: list[str]) -> str:
     done = subprocess.run(command, cwd=ROOT, env={**os.environ, "COLUMNS": "100"}, capture_output=True, text=True, timeout=120, check=False)
     said = " ".join(done.stdout.split())
     assert done.returncode == 2 and "Traceback" not in done.stdout + done.stderr
-    assert "othing was changed." in said and "Failed on 1 of 1 host" in said, "no other host was asked"
+    assert "changed nothing" in said and "Failed on 1 of 1 host" in said, "no other host was asked"
     return said
 
 
