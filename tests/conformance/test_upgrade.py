@@ -108,6 +108,8 @@ def test_a_version_that_does_not_start_goes_back_and_nothing_is_lost(
         code, said = writer.during(lambda: playbook(plan, "upgrade"))
     finally:
         member.run("rm -r /etc/systemd/system/etcd.service.d; systemctl daemon-reload")
+    if backups := plan.shared["site_backup"]:
+        assert list(Path(backups["to"]).glob(f"{plan.site}-*.tar.age")), "a backup was written first"
     assert code == 2 and f"{member.name} has its previous version: " in words(said) and "is damaged" in said, said[-3000:]
     assert f"/opt/ashlar/etcd/{versions['from']}/etcd" in member.run("systemctl show --property=ExecStart --value etcd.service")
     assert member.run("systemctl is-active etcd.service").strip() == "active"
