@@ -226,6 +226,10 @@ def read_journal(unit: str, runner: Runner, since: float = 0) -> list[Line]:
     return parse_journal(done.out)
 
 
+SAME_TROUBLE_SECONDS = 20
+"""A failure that a unit told of longer before another one is of an earlier trouble."""
+
+
 def shown(lines: Iterable[Line]) -> list[str]:
     """The warnings and errors among these, without secrets. Of those that differ in numbers only, the last stands for all."""
     last: dict[str, str] = {}
@@ -241,13 +245,21 @@ def shown(lines: Iterable[Line]) -> list[str]:
 
 
 def recognise(lines: Sequence[Line], failures: Sequence[Failure]) -> Known | None:
-    """The failure that these lines tell of; a component's own before the common ones, the last line first."""
-    for known in (failures, COMMON):
-        for line in reversed(lines):
-            for failure in known:
-                found = failure.log.search(line.text)
-                if found:
-                    return Known(_filled(failure.cause, found), _filled(failure.remedy, found), failure.fatal)
+    """The failure that these lines tell of, the last line first; a component's own before a common one that was not told long after it."""
+    own, common = (_last(lines, known) for known in (failures, COMMON))
+    if own and common and common[0] - own[0] > SAME_TROUBLE_SECONDS:
+        own = None
+    found = own or common
+    return found[1] if found else None
+
+
+def _last(lines: Sequence[Line], failures: Sequence[Failure]) -> tuple[float, Known] | None:
+    """When one of these failures was told last, and which."""
+    for line in reversed(lines):
+        for failure in failures:
+            found = failure.log.search(line.text)
+            if found:
+                return line.at, Known(_filled(failure.cause, found), _filled(failure.remedy, found), failure.fatal)
     return None
 
 

@@ -583,3 +583,11 @@ def test_documentation_and_arguments_are_the_same():
         ]
     assert yaml.safe_load(module.EXAMPLES)
     assert yaml.safe_load(module.RETURN)
+
+
+def test_an_earlier_trouble_is_not_taken_for_the_present_one():
+    own = [health_log.Failure.make(values) for values in ETCD]
+    before = health_log.Line(100.0, 3, "member 8e9e has already been bootstrapped")
+    close, later = (health_log.recognise([before, health_log.Line(at, 3, DENIED)], own) for at in (110.0, 150.0))
+    assert close and close.cause == "the data of member 8e9e is gone"
+    assert later and later.cause != close.cause
