@@ -21,7 +21,7 @@ from typing import Any
 from ansible_collections.ashlar.stack.plugins.module_utils.host.files import HostFiles, split
 from ansible_collections.ashlar.stack.plugins.module_utils.host.run import LIMIT, Runner
 from ansible_collections.ashlar.stack.plugins.module_utils.tree import effects
-from ansible_collections.ashlar.stack.plugins.module_utils.tree.apply import MEMORY_FOLDER, Owners, Tree, TreeSpec, UnknownOwner, attributes_diff
+from ansible_collections.ashlar.stack.plugins.module_utils.tree.apply import MEMORY_FOLDER, Owners, Tree, TreeSpec, UnknownOwner, attributes_diff, remembered
 from ansible_collections.ashlar.stack.plugins.module_utils.tree.units import matches
 
 RETIRING_FOLDER = "/var/lib/ashlar/retiring"
@@ -142,19 +142,10 @@ class Retirement:
         return self.result
 
     def _trees(self) -> tuple[dict[str, dict[str, Any]], dict[str, dict[str, Any]]]:
-        """What is remembered of this component's trees and of all others'. Before trees knew their component, a tree had its name."""
+        """What is remembered of this component's trees and of all others'."""
         mine: dict[str, dict[str, Any]] = {}
         others: dict[str, dict[str, Any]] = {}
-        for file in self.files.names(MEMORY_FOLDER):
-            if not file.endswith(".json") or file.startswith("."):
-                continue
-            name = file[: -len(".json")]
-            found = self.files.look(f"{MEMORY_FOLDER}/{file}")
-            try:
-                told = json.loads(found.content) if found else {}
-                owner = told.get("component") or name
-            except (ValueError, AttributeError) as error:
-                raise RetireError(f"{MEMORY_FOLDER}/{file} cannot be read ({error}); run the role of that component again, or remove the file") from None
+        for name, owner, told in remembered(self.files):
             (mine if owner == self.component else others)[name] = told
         return mine, others
 

@@ -41,25 +41,22 @@ units:
   sample: [prometheus.service]
 """
 
-import json
 from collections.abc import Collection
 
 from ansible.module_utils.basic import AnsibleModule
 from ansible_collections.ashlar.stack.plugins.module_utils.host.files import HostFiles, host_files
 from ansible_collections.ashlar.stack.plugins.module_utils.host.run import HostRunner, Runner
-from ansible_collections.ashlar.stack.plugins.module_utils.tree.apply import MEMORY_FOLDER
+from ansible_collections.ashlar.stack.plugins.module_utils.tree.apply import TreeError, remembered
 
 
 def units_of(components: Collection[str], files: HostFiles) -> list[str]:
-    """The units that these components want to run, sorted. Before trees knew their component, a tree had its name."""
-    found: set[str] = set()
-    for file in files.names(MEMORY_FOLDER):
-        memory = files.look(f"{MEMORY_FOLDER}/{file}") if file.endswith(".json") and not file.startswith(".") else None
-        told = json.loads(memory.content) if memory else {}
-        if memory and (told.get("component") or file[: -len(".json")]) in components:
-            asked = (told.get("asked") or {}).get("arguments", {}).get("units", ())
-            found.update(unit["name"] for unit in asked if unit.get("own", True) and unit.get("state") == "started")
-    return sorted(found)
+    """The units that these components want to run, sorted.
+
+    :raises TreeError: what is remembered of a tree can't be read.
+    """
+    asked = [told.get("asked") or {} for _, owner, told in remembered(files) if owner in components]
+    units = [unit for one in asked for unit in one.get("arguments", {}).get("units", ())]
+    return sorted({unit["name"] for unit in units if unit.get("own", True) and unit.get("state") == "started"})
 
 
 def state_of(unit: str, runner: Runner) -> str:
@@ -83,8 +80,8 @@ def main() -> None:
     with host_files("/") as files:
         try:
             units = units_of(module.params["components"], files)
-        except ValueError as error:
-            module.fail_json(msg=f"A file of {MEMORY_FOLDER} cannot be read ({error}). Run site.yml, which writes it again, or stop the units by hand.")
+        except TreeError as error:
+            module.fail_json(msg=str(error))
     # One that is on its way counts as running, and one that has done its work as stopped.
     states = {unit: state_of(unit, runner) for unit in units}
     wanted = [unit for unit in units if states[unit] == ("running" if stopped else "stopped")]

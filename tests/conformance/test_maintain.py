@@ -15,7 +15,7 @@ from .support.key_value import KeyValueStore
 from .support.load import Load, loaded
 from .support.nodes import Node
 from .support.plan import Plan
-from .support.site import playbook, run
+from .support.site import playbook, run, words
 from .support.waiting import until
 from .support.writer import Writer
 
@@ -77,7 +77,7 @@ def test_a_budget_that_is_in_the_way_is_named_and_the_node_stays_in_service(
     code, said = playbook(plan, "maintain", "-e", f"nodes={node}", "--check")
     assert code == 0 and f"disruption budget {name} needs 1 healthy pods" in said, "check mode says so before"
     code, said = playbook(plan, "maintain", "-e", f"nodes={node}", "-e", "reboot=true", "-e", "kubernetes_node_drain_timeout_seconds=10")
-    said = " ".join(said.split())
+    said = words(said)
     assert code == 2
     assert f"{node} was not drained within 10 s and is in service again" in said
     assert f"disruption budget {name} needs 1 healthy pods and has 1 currently" in said
@@ -133,5 +133,5 @@ def test_packages_are_upgraded_and_the_node_is_rebooted_if_the_system_asks_for_i
 
     outdated.run("mv /var/tmp/conformance-apt/Packages /var/tmp/conformance-apt/gone")
     code, said = playbook(plan, "maintain", *arguments)
-    assert code == 2 and f"apt could not upgrade the packages of {outdated.name}, which is in service again: E: " in " ".join(said.split()), said
+    assert code == 2 and f"apt could not upgrade the packages of {outdated.name}, which is in service again: E: " in words(said), said
     assert_in_service(cluster, outdated.name)

@@ -3,7 +3,6 @@
 
 from __future__ import annotations
 
-import re
 import subprocess
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
@@ -17,7 +16,7 @@ from .support.key_value import Etcd, KeyValueStore
 from .support.nodes import Node, connect
 from .support.plan import Plan, read
 from .support.power import Power, containers
-from .support.site import killed, moment, playbook, run, site_yml
+from .support.site import changes, killed, moment, playbook, run, site_yml, words
 from .support.waiting import until
 from .support.writer import Writer
 
@@ -67,10 +66,6 @@ def spare(plan: Plan) -> Iterator[Spare]:
     file.write_text(text)
 
 
-def words(said: str) -> str:
-    return " ".join(said.split())
-
-
 def quietly(etcd: Etcd, others: list[Node], key: str, work: Callable[[], Any]) -> None:
     """Does some work, while which the other members take writes, lose none and do not restart."""
     writer = Writer(replace(etcd, members=others), key)
@@ -87,7 +82,7 @@ def agree(etcd: Etcd, plan: Plan) -> None:
 
 
 def settled(plan: Plan) -> None:
-    assert set(re.findall(r"changed=(\d+)", site_yml(plan))) == {"0"}
+    assert changes(site_yml(plan)) == {"0"}
 
 
 def test_a_member_whose_data_is_gone_is_recognised_and_joins_again(etcd: Etcd, plan: Plan, key: str) -> None:

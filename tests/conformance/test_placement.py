@@ -4,7 +4,6 @@
 from __future__ import annotations
 
 import json
-import re
 from collections.abc import Callable, Collection, Iterator
 from pathlib import Path
 from typing import Any
@@ -15,7 +14,7 @@ import yaml
 from .support.cluster import Cluster
 from .support.nodes import Node
 from .support.plan import Plan
-from .support.site import site_yml
+from .support.site import changes, site_yml
 from .support.waiting import at_once, until
 
 pytestmark = [pytest.mark.disruptive, pytest.mark.long, pytest.mark.needs("victorialogs", "log_collector", "sample")]
@@ -92,7 +91,7 @@ def test_a_component_that_is_no_longer_wanted_leaves_nothing_behind(change: Call
         assert ("victorialogs-" in kept) == (node.name in plan.on("victorialogs")), "data was put aside"
         assert not kept or node.run("stat -c '%a %U' /var/lib/ashlar/retired").split() == ["700", "root"], "for root alone"
     until("the namespace is gone", lambda: cluster.ask(plan.on("kubernetes_control")[0], "GET", "/api/v1/namespaces/sample")[0] == 404)
-    assert set(re.findall(r"changed=(\d+)", site_yml(plan))) == {"0"}, "what has left does not leave again"
+    assert changes(site_yml(plan)) == {"0"}, "what has left does not leave again"
 
 
 # What the site keeps besides its base, by slot.
@@ -130,4 +129,4 @@ def test_an_orchestrator_leaves_with_its_store_its_runtime_and_its_network(chang
     assert all(len(found) > 50 for found in at_once(staying, every)), "there is something to take away"
     site_yml(plan, "-e", "retire=etcd,kubernetes_control")
     assert at_once(staying, every) == [[]] * len(every)
-    assert set(re.findall(r"changed=(\d+)", site_yml(plan))) == {"0"}, "what stays works, and nothing is left to do"
+    assert changes(site_yml(plan)) == {"0"}, "what stays works, and nothing is left to do"

@@ -5,7 +5,6 @@ from __future__ import annotations
 
 import asyncio
 import json
-import re
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -21,7 +20,7 @@ from .support.key_value import KeyValueStore
 from .support.load import Load, loaded
 from .support.nodes import Node
 from .support.plan import ROOT, Plan, read
-from .support.site import killed, moment, playbook, run
+from .support.site import changes, killed, moment, playbook, run, words
 from .support.waiting import at_once
 from .support.writer import Writer
 
@@ -70,10 +69,6 @@ def change(plan: Plan) -> Iterator[Change]:
         file.write_text(text)
 
 
-def words(said: str) -> str:
-    return " ".join(said.split())
-
-
 def current(nodes: list[Node]) -> dict[str, str]:
     """Node -> the versions in use there."""
     return dict(zip([node.name for node in nodes], at_once(lambda node: node.run(VERSIONS), nodes), strict=True))
@@ -91,7 +86,7 @@ def test_check_mode_shows_the_plan_and_changes_nothing(change: Change, plan: Pla
     said = run(plan, "upgrade", "--check")
     for artifact, versions in change.artifacts.items():
         assert f"{artifact} {versions['from']} -> {versions['to']}" in said
-    assert set(re.findall(r"changed=(\d+)", said)) == {"0"} and current(every) == before
+    assert changes(said) == {"0"} and current(every) == before
 
 
 @pytest.mark.needs("etcd")
@@ -150,6 +145,6 @@ def test_every_node_is_in_service(change: Change, plan: Plan, cluster: Cluster) 
 
 def test_a_second_upgrade_changes_nothing(change: Change, plan: Plan) -> None:
     said = run(plan, "upgrade")
-    assert set(re.findall(r"changed=(\d+)", said)) == {"0"}, said[-3000:]
+    assert changes(said) == {"0"}, said[-3000:]
     recorded = json.loads((Path(plan.shared["site_directory"]) / "state" / "installed.json").read_text())["versions"]
     assert {name: recorded[name] for name in change.artifacts} == {name: versions["to"] for name, versions in change.artifacts.items()}

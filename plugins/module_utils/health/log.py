@@ -23,6 +23,8 @@ INFO = 6
 LINES_READ = 300
 LINES_SHOWN = 15
 LONGEST = 400
+SAME_TROUBLE_SECONDS = 20
+"""What a unit logged longer than this before another failure belongs to an earlier one."""
 # What an active unit said before is not the reason why it does not answer now.
 RECENT_SECONDS = 300.0
 
@@ -226,10 +228,6 @@ def read_journal(unit: str, runner: Runner, since: float = 0) -> list[Line]:
     return parse_journal(done.out)
 
 
-SAME_TROUBLE_SECONDS = 20
-"""A failure that a unit told of longer before another one is of an earlier trouble."""
-
-
 def shown(lines: Iterable[Line]) -> list[str]:
     """The warnings and errors among these, without secrets. Of those that differ in numbers only, the last stands for all."""
     last: dict[str, str] = {}
@@ -245,7 +243,7 @@ def shown(lines: Iterable[Line]) -> list[str]:
 
 
 def recognise(lines: Sequence[Line], failures: Sequence[Failure]) -> Known | None:
-    """The failure that these lines tell of, the last line first; a component's own before a common one that was not told long after it."""
+    """The failure that these lines tell of, the last line first; a component's own before a common one, unless that was logged long after it."""
     own, common = (_last(lines, known) for known in (failures, COMMON))
     if own and common and common[0] - own[0] > SAME_TROUBLE_SECONDS:
         own = None
@@ -254,7 +252,7 @@ def recognise(lines: Sequence[Line], failures: Sequence[Failure]) -> Known | Non
 
 
 def _last(lines: Sequence[Line], failures: Sequence[Failure]) -> tuple[float, Known] | None:
-    """When one of these failures was told last, and which."""
+    """When one of these failures was logged last, and which."""
     for line in reversed(lines):
         for failure in failures:
             found = failure.log.search(line.text)

@@ -14,7 +14,7 @@ import json
 import os
 import re
 import shutil
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any, Callable, NamedTuple
 
@@ -113,6 +113,24 @@ class Memory:
     def text(self) -> bytes:
         """As it is written: JSON, sorted."""
         return json.dumps({"format": 1, **self.__dict__}, indent=1, sort_keys=True).encode() + b"\n"
+
+
+def remembered(files: HostFiles) -> Iterator[tuple[str, str, dict[str, Any]]]:
+    """Of every tree of a host: its name, its component, and what is remembered of it. Before trees knew their component, a tree had its name.
+
+    :raises TreeError: a file can't be read.
+    """
+    for file in files.names(MEMORY_FOLDER):
+        if not file.endswith(".json") or file.startswith("."):
+            continue
+        name = file[: -len(".json")]
+        found = files.look(f"{MEMORY_FOLDER}/{file}")
+        try:
+            told = json.loads(found.content) if found else {}
+            owner = told.get("component") or name
+        except (ValueError, AttributeError) as error:
+            raise TreeError(f"{MEMORY_FOLDER}/{file} cannot be read ({error}); run the role of that component again, or remove the file") from None
+        yield name, owner, told
 
 
 @dataclass

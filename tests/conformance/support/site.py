@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import os
 import random
+import re
 import signal
 import subprocess
 import sys
@@ -50,6 +51,16 @@ def moment(least: float, most: float) -> float:
     chosen = random.Random(seed).uniform(least, most)
     print(f"ASHLAR_SEED={seed}: killed after {chosen:.1f} s")
     return chosen
+
+
+def words(said: str) -> str:
+    """What was said, on one line: terminals wrap it anywhere."""
+    return " ".join(said.split())
+
+
+def changes(said: str) -> set[str]:
+    """How many tasks changed something, over all hosts of a run: {"0"} where nothing did."""
+    return set(re.findall(r"changed=(\d+)", said))
 
 
 def run(plan: Plan, name: str, *arguments: str) -> str:

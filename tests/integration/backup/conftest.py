@@ -15,7 +15,6 @@ from pathlib import Path
 import boto3
 import pytest
 import requests
-from moto.server import ThreadedMotoServer
 from ssh_server import Sshd
 from support import backups
 from support.ports import free_port
@@ -24,16 +23,6 @@ from support.ports import free_port
 @pytest.fixture
 def stage(tmp_path: Path) -> backups.Stage:
     return backups.stage(tmp_path)
-
-
-@pytest.fixture(scope="session")
-def moto() -> Iterator[str]:
-    """The URL of AWS, as moto's server plays it."""
-    server = ThreadedMotoServer(ip_address="127.0.0.1", port=0, verbose=False)
-    server.start()
-    host, port = server.get_host_and_port()
-    yield f"http://{host}:{port}"
-    server.stop()
 
 
 @pytest.fixture

@@ -25,7 +25,6 @@ from ansible_collections.ashlar.stack.plugins.inventory import cloud as plugin
 from ansible_collections.ashlar.stack.plugins.plugin_utils.machines.clouds import wire
 from ansible_collections.ashlar.stack.plugins.plugin_utils.machines.clouds.common import retry
 from clouds import Replay, key_file, openrc
-from moto.server import ThreadedMotoServer
 
 REPOSITORY = Path(__file__).parents[3]
 Inventory = Callable[..., InventoryData]
@@ -121,16 +120,6 @@ def command(tmp_path: Path) -> Callable[..., Said]:
         return Said(done.returncode, done.stdout, done.stderr)
 
     return run
-
-
-@pytest.fixture(scope="session")
-def moto() -> Iterator[str]:
-    """The URL of AWS, as moto's server plays it."""
-    server = ThreadedMotoServer(ip_address="127.0.0.1", port=0, verbose=False)
-    server.start()
-    host, port = server.get_host_and_port()
-    yield f"http://{host}:{port}"
-    server.stop()
 
 
 @pytest.fixture

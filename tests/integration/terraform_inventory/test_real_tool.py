@@ -15,7 +15,6 @@ from typing import Any
 
 import boto3
 import pytest
-from moto.server import ThreadedMotoServer
 from states import aws, bare, configuration, program, resource, state, tool, write
 
 ROOT = """
@@ -233,32 +232,25 @@ def test_the_http_backend(tmp_path: Path, listed: Any, served: Any) -> None:
     assert {command for command, _ in served.asked} == {"GET"}
 
 
-def test_the_s3_backend(tmp_path: Path, listed: Any) -> None:
-    server = ThreadedMotoServer(ip_address="127.0.0.1", port=0, verbose=False)
-    server.start()
-    try:
-        host, port = server.get_host_and_port()
-        url = f"http://{host}:{port}"
-        config = {
-            "bucket": "states",
-            "key": "platform/terraform.tfstate",
-            "region": "us-east-1",
-            "endpoints": {"s3": url},
-            "use_path_style": True,
-            "skip_credentials_validation": True,
-            "skip_metadata_api_check": True,
-            "skip_requesting_account_id": True,
-            "skip_region_validation": True,
-        }
-        configuration(tmp_path, sources=[{"backend": {"type": "s3", "config": config}, "workspace": "eu"}], user="root")
-        keys = {"AWS_ACCESS_KEY_ID": "reader", "AWS_SECRET_ACCESS_KEY": SECRET, "AWS_EC2_METADATA_DISABLED": "true", "NO_PROXY": "127.0.0.1"}
-        code, hosts, said = listed(**keys)
-        assert (code, said.count("ERROR")) == (4, 1), said
-        s3 = boto3.client("s3", endpoint_url=url, region_name="us-east-1", aws_access_key_id="reader", aws_secret_access_key=SECRET)
-        s3.create_bucket(Bucket="states")
-        assert "has no workspace eu. There are: default" in listed(**keys)[2]
-        s3.put_object(Bucket="states", Key="env:/eu/platform/terraform.tfstate", Body=json.dumps(state(resources=[resource("aws_instance", aws(7))])))
-        code, hosts, said = listed(**keys)
-        assert (code, sorted(hosts), said) == (0, ["node-7"], "")
-    finally:
-        server.stop()
+def test_the_s3_backend(tmp_path: Path, listed: Any, moto: str) -> None:
+    config = {
+        "bucket": "states",
+        "key": "platform/terraform.tfstate",
+        "region": "us-east-1",
+        "endpoints": {"s3": moto},
+        "use_path_style": True,
+        "skip_credentials_validation": True,
+        "skip_metadata_api_check": True,
+        "skip_requesting_account_id": True,
+        "skip_region_validation": True,
+    }
+    configuration(tmp_path, sources=[{"backend": {"type": "s3", "config": config}, "workspace": "eu"}], user="root")
+    keys = {"AWS_ACCESS_KEY_ID": "reader", "AWS_SECRET_ACCESS_KEY": SECRET, "AWS_EC2_METADATA_DISABLED": "true", "NO_PROXY": "127.0.0.1"}
+    code, hosts, said = listed(**keys)
+    assert (code, said.count("ERROR")) == (4, 1), said
+    s3 = boto3.client("s3", endpoint_url=moto, region_name="us-east-1", aws_access_key_id="reader", aws_secret_access_key=SECRET)
+    s3.create_bucket(Bucket="states")
+    assert "has no workspace eu. There are: default" in listed(**keys)[2]
+    s3.put_object(Bucket="states", Key="env:/eu/platform/terraform.tfstate", Body=json.dumps(state(resources=[resource("aws_instance", aws(7))])))
+    code, hosts, said = listed(**keys)
+    assert (code, sorted(hosts), said) == (0, ["node-7"], "")
