@@ -112,18 +112,20 @@ class ActionModule(ActionBase):
         """Restart what is pending while at most so many other members are away, and wait until it is back. One that is unhealthy waits for nobody."""
         component, member = arguments["component"], task_vars["inventory_hostname"]
         health = [check for check in self._templar.template(task_vars["node_health"]) if check["component"] == component]
-        if self._unhealthy(health, MOMENT, task_vars):
-            return self._restarted(arguments, health, task_vars)
         limit = math.ceil(len(rolling["members"]) / rolling["max_unavailable"]) * 3 * LIMIT
         # Every run has this folder to itself.
         folder = Path(constants.DEFAULT_LOCAL_TMP) / "turns"  # type: ignore[attr-defined]
         try:
             with turn(folder, component, member, rolling["max_unavailable"], limit):
-                if "spare" in rolling and (why := self._unhealthy([rolling["spare"]], LIMIT, task_vars)):
-                    raise AnsibleActionFail(f"{component} is not restarted on {member}, because its other members can't do without it. {why}")
-                return self._restarted(arguments, health, task_vars)
+                # Not before: while another member restarts, this one may seem unhealthy.
+                if not self._unhealthy(health, MOMENT, task_vars):
+                    if "spare" in rolling and (why := self._unhealthy([rolling["spare"]], LIMIT, task_vars)):
+                        raise AnsibleActionFail(f"{component} is not restarted on {member}, because its other members can't do without it. {why}")
+                    return self._restarted(arguments, health, task_vars)
         except TurnError as error:
-            raise AnsibleActionFail(f"{component} is not restarted on {member}: {error}") from error
+            if not self._unhealthy(health, MOMENT, task_vars):
+                raise AnsibleActionFail(f"{component} is not restarted on {member}: {error}") from error
+        return self._restarted(arguments, health, task_vars)
 
     def _restarted(self, arguments: dict[str, Any], health: list[dict[str, Any]], task_vars: dict[str, Any]) -> dict[str, Any]:
         """The module's result, once the member is healthy again."""

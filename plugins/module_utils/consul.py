@@ -21,8 +21,12 @@ from dataclasses import dataclass, field
 from typing import Any, Callable
 
 AGENT_POLICY = "agent"
+MANAGEMENT_NAME = "management"
+MANAGEMENT_POLICY = "global-management"
+"""Of Consul's own; it can do everything."""
 # How Consul itself calls the token that a server's configuration names, and the one of its bootstrap call.
 MANAGEMENT = ("Initial Management Token", "Bootstrap Token (Global Management)")
+KEYRING = "/v1/operator/keyring"
 PAUSE = 0.5
 CALL_LIMIT = 10.0
 PROBE_LIMIT = 2.0
@@ -73,7 +77,7 @@ class Wanted:
     tokens: Sequence[Token]
 
     def policy_name(self, name: str) -> str:
-        return f"{self.owner}-{name}"
+        return name if name == MANAGEMENT_POLICY else f"{self.owner}-{name}"
 
     def mark(self, name: str) -> str:
         """The description by which a policy or token is known as ours."""
@@ -99,16 +103,24 @@ def accessor(token: Token, owner: str) -> str:
     return str(uuid.UUID(bytes=digest[:16], version=4))
 
 
-def wanted(owner: str, datacenter: str, policies: Mapping[str, str], tokens: Mapping[str, str], agents: Mapping[str, str]) -> Wanted:
-    """What a task asks for; ConsulError for what cannot be."""
+def wanted(
+    owner: str,
+    datacenter: str,
+    policies: Mapping[str, str],
+    tokens: Mapping[str, Sequence[str]],
+    agents: Mapping[str, Sequence[str]],
+    management: Sequence[str] = (),
+) -> Wanted:
+    """What a task asks for; ConsulError for what cannot be. Of a name there are as many tokens as it has secrets."""
     if agents and AGENT_POLICY not in policies:
         raise ConsulError(f"agents: their policy '{AGENT_POLICY}' is not among policies ({', '.join(sorted(policies)) or 'none are given'}).")
     if agents and not datacenter:
         raise ConsulError("agents: datacenter must say where the nodes are.")
-    listed = [Token(name, secret, name) for name, secret in sorted(tokens.items())]
-    listed += [Token(f"agent-{node}", secret, AGENT_POLICY, node) for node, secret in sorted(agents.items())]
+    listed = [Token(name, secret, name) for name, secrets in sorted(tokens.items()) for secret in secrets]
+    listed += [Token(f"agent-{node}", secret, AGENT_POLICY, node) for node, secrets in sorted(agents.items()) for secret in secrets]
+    listed += [Token(MANAGEMENT_NAME, secret, MANAGEMENT_POLICY) for secret in management]
     for token in listed:
-        if token.policy not in policies:
+        if token.policy not in (*policies, MANAGEMENT_POLICY):
             raise ConsulError(f"tokens: '{token.name}' has no policy of that name; there are {', '.join(sorted(policies)) or 'none'}.")
         try:
             uuid.UUID(token.secret)
@@ -146,7 +158,8 @@ def steps(want: Wanted, policies: Iterable[Mapping[str, Any]], tokens: Iterable[
     kept = {accessor(token, want.owner) for token in want.tokens}
     for identity, entry in sorted(found.items()):
         description = str(entry.get("Description", ""))
-        if want.owns(description) and identity not in kept:
+        # A rotated management token is one of ours, and in use.
+        if want.owns(description) and identity not in kept and identity != own_accessor:
             made.append(Step("DELETE", f"/v1/acl/token/{identity}", None, f"token {description.partition(': ')[2]} ({identity}) is removed"))
         elif description in MANAGEMENT and identity != own_accessor:
             made.append(Step("DELETE", f"/v1/acl/token/{identity}", None, f"a former management token ({identity}) is removed"))
@@ -174,6 +187,20 @@ def _token_steps(want: Wanted, token: Token, found: Mapping[str, Mapping[str, An
     )
     if is_so != (body["Description"], [policy], nodes, []):
         yield Step("PUT", f"/v1/acl/token/{identity}", {**body, "SecretID": token.secret}, f"token {token.name} ({identity}) is changed")
+
+
+def keyring_steps(keys: Sequence[str], answer: Sequence[Mapping[str, Any]]) -> list[Step]:
+    """What has to be done so that all agents understand `keys` alone and use the first one.
+
+    :param answer: of C(GET /v1/operator/keyring), an entry a pool with `NumNodes`, `Keys` (key -> how many agents have it) and `PrimaryKeys`.
+    """
+    has = [lambda key, pool=pool: pool["Keys"].get(key) == pool["NumNodes"] for pool in answer]
+    uses = [lambda key, pool=pool: pool["PrimaryKeys"].get(key) == pool["NumNodes"] for pool in answer]
+    made = [Step("POST", KEYRING, {"Key": key}, "a key is installed") for key in keys if not all(one(key) for one in has)]
+    if not all(one(keys[0]) for one in uses):
+        made.append(Step("PUT", KEYRING, {"Key": keys[0]}, "the current key is used"))
+    others = sorted({key for pool in answer for key in pool["Keys"]} - set(keys))
+    return made + [Step("DELETE", KEYRING, {"Key": key}, "a former key is removed") for key in others]
 
 
 @dataclass

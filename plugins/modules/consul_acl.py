@@ -12,7 +12,7 @@ description:
   - Talks to the agent of the host it runs on, by HTTPS with a client certificate and a management token, and waits within O(timeout) for a leader.
   - Policies are named C(<owner>-<name>); policies and tokens are identified by their description, which is owner, colon, space and name.
     Only those that are no longer wanted are removed, and management tokens from earlier configurations of the servers.
-  - A token has the given secret. When that changes, a new token is created before the old one is removed.
+  - A token has the given secret. When that changes, a new token is created before the old one is removed. Of several secrets each has a token.
   - It may be interrupted at any point; the next call continues.
 options:
   address:
@@ -44,13 +44,18 @@ options:
     type: dict
     default: {}
   tokens:
-    description: Name to secret, a UUID. A token has the policy of its name.
+    description: Name to its secrets, UUIDs. A token has the policy of its name.
     type: dict
     default: {}
   agents:
-    description: Node to secret, a UUID. The token may write that node and has the policy C(agent).
+    description: Node to its secrets, UUIDs. The token may write that node and has the policy C(agent).
     type: dict
     default: {}
+  management:
+    description: Secrets of tokens, besides O(token), that may do everything.
+    type: list
+    elements: str
+    default: []
   datacenter:
     description: The datacenter of the nodes in O(agents).
     type: str
@@ -80,7 +85,7 @@ EXAMPLES = r"""
         service_prefix "" { policy = "read" }
         node_prefix "" { policy = "read" }
     tokens:
-      edge: "{{ lookup('ashlar.stack.secret', 'consul/tokens/edge') }}"
+      edge: "{{ query('ashlar.stack.secret', 'consul/tokens/edge', which='accepted') | first }}"
   run_once: true
 """
 
@@ -108,6 +113,7 @@ ARGUMENTS: dict[str, Any] = {
     "policies": {"type": "dict", "default": {}},
     "tokens": {"type": "dict", "default": {}, "no_log": True},
     "agents": {"type": "dict", "default": {}, "no_log": True},
+    "management": {"type": "list", "elements": "str", "default": [], "no_log": True},
     "datacenter": {"type": "str"},
     "agent_token": {"type": "str", "no_log": True},
     "servers": {"type": "dict", "default": {}},
@@ -127,7 +133,9 @@ def main() -> None:
             if not module.check_mode:
                 control.retry(lambda: agent.request("PUT", "/v1/agent/token/agent", {"Token": given["agent_token"]}))
             module.exit_json(changed=True, steps=["the agent has its token"])
-        want = wanted(given["owner"], given["datacenter"] or "", *({str(k): str(v) for k, v in given[key].items()} for key in ("policies", "tokens", "agents")))
+        policies = {str(name): str(rules) for name, rules in given["policies"].items()}
+        tokens, agents = ({str(name): [str(secret) for secret in secrets] for name, secrets in given[key].items()} for key in ("tokens", "agents"))
+        want = wanted(given["owner"], given["datacenter"] or "", policies, tokens, agents, given["management"])
         done = control.settle(want, module.check_mode)
     except NotReady as error:
         if not module.check_mode:

@@ -73,80 +73,31 @@ blocked:
 """
 
 import json
-import time
 from typing import Any, Mapping
 
 from ansible.module_utils.basic import AnsibleModule, missing_required_lib
+from ansible_collections.ashlar.stack.plugins.module_utils.kubernetes_api import MISSING, SILENCE, ApiException, Servers
 from ansible_collections.ashlar.stack.plugins.module_utils.kubernetes_drain import Drain, DrainError, cordoned, goes, ours
 
-try:
-    import kubernetes.client
-    import kubernetes.config
-    import urllib3
-except ImportError as error:
-    MISSING: ImportError | None = error
-else:
-    MISSING = None
-
-LIMITS = (5, 30)
-"""Seconds for a connection to an API server, and for its answer."""
-MOMENT = 30
-"""Seconds for which an API server that answers is looked for."""
-PASSING = (429, 500, 502, 503, 504)
 GONE, CHANGED, REFUSED = 404, 409, (429, 500)
 
 
-class Servers:
-    """The API servers of a cluster, as one."""
-
-    def __init__(self, kubeconfig: str, contexts: list[str]) -> None:
-        self.kubeconfig, self.contexts = kubeconfig, list(contexts)
-        self.clients: dict[str, Any] = {}
-
-    def _call(self, method: str, *arguments: Any, final: tuple[int, ...] = (), **options: Any) -> Any:
-        """The JSON that the first API server that answers gives. While control nodes restart, none may answer for a moment.
-
-        :param final: statuses that another try is not expected to change, beside those that never do.
-        """
-        end = time.monotonic() + MOMENT
-        while True:
-            context = self.contexts[0]
-            try:
-                api = kubernetes.client.CoreV1Api(self._client(context))
-                answer = getattr(api, method)(*arguments, **options, _request_timeout=LIMITS, _preload_content=False)
-                return json.loads(answer.data)
-            except kubernetes.client.ApiException as error:
-                if error.status in final or error.status not in PASSING or time.monotonic() >= end:
-                    raise
-            except (urllib3.exceptions.HTTPError, OSError):
-                if time.monotonic() >= end:
-                    raise
-            self.contexts.append(self.contexts.pop(0))
-            time.sleep(0.5)
-
-    def _client(self, context: str) -> Any:
-        if context not in self.clients:
-            configuration = kubernetes.client.Configuration()
-            kubernetes.config.load_kube_config(self.kubeconfig, context, client_configuration=configuration)
-            configuration.retries = urllib3.Retry(total=0)
-            # The controller's proxy is for the internet; nodes are reached without it.
-            configuration.proxy = None
-            self.clients[context] = kubernetes.client.ApiClient(configuration)
-        return self.clients[context]
+class Nodes(Servers):
+    """What a drain asks of Kubernetes."""
 
     def node(self, name: str) -> Mapping[str, Any] | None:
         try:
-            return dict(self._call("read_node", name))
-        except kubernetes.client.ApiException as error:
+            return dict(self.call("read_node", name))
+        except ApiException as error:
             if error.status == GONE:
                 return None
             raise
 
     def patch(self, name: str, body: Mapping[str, Any]) -> None:
-        self._call("patch_node", name, body)
+        self.call("patch_node", name, body)
 
     def pods(self, node: str) -> list[Mapping[str, Any]]:
-        return list(self._call("list_pod_for_all_namespaces", field_selector=f"spec.nodeName={node}")["items"])
+        return list(self.call("list_pod_for_all_namespaces", field_selector=f"spec.nodeName={node}")["items"])
 
     def evict(self, pod: Mapping[str, Any], dry_run: bool) -> str:
         name, namespace, uid = (pod["metadata"][key] for key in ("name", "namespace", "uid"))
@@ -158,8 +109,8 @@ class Servers:
             "deleteOptions": {"preconditions": {"uid": uid}},
         }
         try:
-            self._call("create_namespaced_pod_eviction", name, namespace, body, final=REFUSED, **({"dry_run": "All"} if dry_run else {}))
-        except kubernetes.client.ApiException as error:
+            self.call("create_namespaced_pod_eviction", name, namespace, body, final=REFUSED, **({"dry_run": "All"} if dry_run else {}))
+        except ApiException as error:
             if error.status in (GONE, CHANGED):
                 return ""
             if error.status not in REFUSED:
@@ -194,7 +145,7 @@ def main() -> None:
     if MISSING:
         module.fail_json(msg=missing_required_lib("kubernetes"), exception=str(MISSING))
     name = module.params["name"]
-    servers = Servers(module.params["kubeconfig"], module.params["contexts"])
+    servers = Nodes(module.params["kubeconfig"], module.params["contexts"])
     drain = Drain(servers, name)
     blocked: dict[str, str] = {}
     try:
@@ -213,9 +164,9 @@ def main() -> None:
             drain.drain(module.params["timeout"], module.params["unmanaged"])
     except DrainError as error:
         module.fail_json(msg=str(error), changed=drain.patched, evicted=drain.evicted, blocked=blocked)
-    except kubernetes.client.ApiException as error:
+    except ApiException as error:
         module.fail_json(msg=f"The API of Kubernetes did not do what was asked for the node {name}: {error.status} {refusal(error.body)}")
-    except (kubernetes.config.ConfigException, urllib3.exceptions.HTTPError, OSError, ValueError) as error:
+    except SILENCE as error:
         module.fail_json(msg=f"No API server of Kubernetes answers for the node {name}: {error}")
     module.exit_json(changed=drain.patched or bool(drain.evicted), evicted=drain.evicted, blocked=blocked)
 

@@ -3,10 +3,10 @@
 
 Layout of the folder (``site_credentials``), directories 0700 and files 0600::
 
-    authorities/<authority>/ca.crt     PEM; the first certificate signs, further ones are trusted only
-    authorities/<authority>/ca.key     PEM, PKCS 8
+    authorities/<authority>/ca.crt     PEM; the certificate that belongs to ca.key signs, further ones are trusted only
+    authorities/<authority>/ca.key     PEM, PKCS 8; next.key beside it is that of a CA which is trusted already and will sign
     nodes/<host>/<component>/<name>.crt and .key
-    keypairs/<component>-<name>.key and .pub
+    keypairs/<component>-<name>.key and .pub; in .pub the key's own public half, further ones are accepted only; .next.key as above
     admin/<component>/<name>.crt and .key
 
 Decisions (is this certificate still what was asked for?) are pure functions of a `Spec` and a certificate; `Credentials` does the rest.
@@ -47,6 +47,8 @@ _WORD = re.compile(r"[a-z0-9]([a-z0-9_.-]*[a-z0-9])?")
 _USER = re.compile(r"[a-z_][a-z0-9_-]{0,31}")
 _DNS = re.compile(r"(?=.{1,253}$)(\*\.)?([A-Za-z0-9_]([A-Za-z0-9_-]{0,61}[A-Za-z0-9_])?)(\.[A-Za-z0-9_]([A-Za-z0-9_-]{0,61}[A-Za-z0-9_])?)*")
 _PEM = re.compile(rb"-----BEGIN CERTIFICATE-----")
+_PUBLIC = re.compile(rb"-----BEGIN PUBLIC KEY-----\n[A-Za-z0-9+/=\n]+-----END PUBLIC KEY-----\n")
+_GENERATION = re.compile(r" authority(?: (\d+))?\Z")
 
 
 class CertificatesError(Exception):
@@ -271,9 +273,12 @@ def _key_usage(**chosen: bool) -> x509.KeyUsage:
     return x509.KeyUsage(**{name: chosen.get(name, False) for name in names})
 
 
-def sign_authority(name: str, site: str, key: Any, now: datetime.datetime) -> x509.Certificate:
-    """A self-signed certificate of an authority that may sign leaf certificates only (path length 0)."""
-    subject = _subject(f"{site} {name} authority", [])
+def sign_authority(name: str, site: str, key: Any, now: datetime.datetime, generation: int = 1) -> x509.Certificate:
+    """A self-signed certificate of an authority that may sign leaf certificates only (path length 0).
+
+    `generation` counts the CAs that a site has had under this name, and is part of the subject, so that an issuer says which one it is.
+    """
+    subject = _subject(f"{site} {name} authority" + (f" {generation}" if generation > 1 else ""), [])
     identifier = x509.SubjectKeyIdentifier.from_public_key(key.public_key())
     return (
         x509.CertificateBuilder()
@@ -317,7 +322,7 @@ def sign_leaf(spec: Spec, key: Any, authority: Authority, now: datetime.datetime
 
 @dataclass(frozen=True)
 class Authority:
-    """A CA: `certificate` and `key` sign, `bundle` (PEM, one or more certificates) is what nodes trust."""
+    """A CA: `certificate` and `key` sign, `bundle` (PEM, `certificate` and those of earlier and later keys) is what nodes trust."""
 
     name: str
     certificate: x509.Certificate
@@ -330,7 +335,7 @@ class Authority:
 class Credentials:
     """The folder. With ``dry_run`` nothing is written; what would be issued exists in memory only.
 
-    ``decrypt`` is given the raw bytes of a file and may return other ones (ansible-vault).
+    ``decrypt`` is given the raw bytes of a file and may return other ones (ansible-vault); ``encrypt`` is the reverse, for the successor of an encrypted key.
     """
 
     root: Path
@@ -338,6 +343,7 @@ class Credentials:
     policy: Policy = field(default_factory=Policy)
     dry_run: bool = False
     decrypt: Callable[[bytes], bytes] = field(default=bytes)
+    encrypt: Callable[[bytes], bytes] = field(default=bytes)
     now: datetime.datetime = field(default_factory=lambda: datetime.datetime.now(datetime.UTC).replace(microsecond=0))
     _authorities: dict[str, Authority] = field(default_factory=dict)
     _locked: bool = False
@@ -386,7 +392,8 @@ class Credentials:
         """The authority itself, key included, for a component that signs in its name (kube-controller-manager for kubelets)."""
         authority = self.authority(spec.authority)
         reason = "it is new" if authority.created else ""
-        return Issued(spec, authority.bundle, _private_pem(authority.key).decode(), "", public_facts(authority.certificate), reason)
+        # Without those that are trusted only: what signs takes exactly one.
+        return Issued(spec, _pem(authority.certificate).decode(), _private_pem(authority.key).decode(), "", public_facts(authority.certificate), reason)
 
     # ------------------------------------------------------------------ authorities
 
@@ -403,34 +410,84 @@ class Credentials:
             )
         certificates = self._parse_certificates(folder / "ca.crt", certificate_pem)
         key = self._parse_key(folder / "ca.key", key_pem)
-        if _public_pem(key) != _certificate_public_pem(certificates[0]):
+        certificate = next((each for each in certificates if _certificate_public_pem(each) == _public_pem(key)), None)
+        if certificate is None:
+            raise CertificatesError(f"{folder}/ca.key does not belong to a certificate in {folder}/ca.crt. Restore the matching pair from your backup.")
+        if certificate.not_valid_after_utc <= self.now:
             raise CertificatesError(
-                f"{folder}/ca.key does not belong to the first certificate in {folder}/ca.crt. Restore the matching pair from your backup."
-            )
-        if certificates[0].not_valid_after_utc <= self.now:
-            raise CertificatesError(
-                f"{folder}/ca.crt: the CA '{name}' expired on {certificates[0].not_valid_after_utc:%Y-%m-%d}; certificates that it signs are not accepted. "
+                f"{folder}/ca.crt: the CA '{name}' expired on {certificate.not_valid_after_utc:%Y-%m-%d}; certificates that it signs are not accepted. "
                 f"Check this machine's clock; if it is right, remove {folder} to create a new CA and run again on all nodes."
             )
         try:
-            constraints = certificates[0].extensions.get_extension_for_class(x509.BasicConstraints).value
-            certificates[0].extensions.get_extension_for_class(x509.SubjectKeyIdentifier)
+            constraints = certificate.extensions.get_extension_for_class(x509.BasicConstraints).value
+            certificate.extensions.get_extension_for_class(x509.SubjectKeyIdentifier)
         except x509.ExtensionNotFound as error:
             raise CertificatesError(f"{folder}/ca.crt is not a CA certificate: {error}.") from None
         if not constraints.ca:
             raise CertificatesError(f"{folder}/ca.crt is not a CA certificate (its basic constraints say CA:FALSE).")
-        return Authority(name, certificates[0], key, certificate_pem.decode())
+        return Authority(name, certificate, key, certificate_pem.decode())
 
     def _create_authority(self, name: str) -> Authority:
         folder = self.root / "authorities" / name
         key_pem = self._read(folder / "ca.key", private=True)
         key = self._parse_key(folder / "ca.key", key_pem) if key_pem else ec.generate_private_key(ec.SECP256R1())
         certificate = sign_authority(name, self.site, key, self.now)
-        bundle = certificate.public_bytes(serialization.Encoding.PEM)
+        bundle = _pem(certificate)
         if key_pem is None:
             self._write(folder / "ca.key", _private_pem(key), durable=True)
         self._write(folder / "ca.crt", bundle, durable=True)
         return Authority(name, certificate, key, bundle.decode(), created=True)
+
+    # ------------------------------------------------------------------ rotation, in three steps that may each be repeated
+
+    def introduce_authority(self, name: str) -> None:
+        """A further CA of this name is trusted from now on, which will sign later."""
+        folder = self.root / "authorities" / name
+        with self._lock():
+            current = self.authority(name)
+            key = self._next_key(folder / "ca.key", lambda: ec.generate_private_key(ec.SECP256R1()))
+            if _public_pem(key) in map(_certificate_public_pem, x509.load_pem_x509_certificates(current.bundle.encode())):
+                return
+            subject = next(iter(_names(current.certificate, NameOID.COMMON_NAME)), "")
+            generation = _GENERATION.search(subject)
+            certificate = sign_authority(name, self.site, key, self.now, int((generation and generation[1]) or 1) + 1)
+            self._write(folder / "ca.crt", current.bundle.rstrip().encode() + b"\n" + _pem(certificate), durable=True)
+
+    def introduce_keypair(self, label: str) -> None:
+        """Signatures of a further key pair are accepted from now on; `label` is C(<component>-<name>)."""
+        with self._lock():
+            self._next_key(self.root / "keypairs" / f"{label}.key", lambda: rsa.generate_private_key(public_exponent=65537, key_size=2048))
+            self._accepted(label)
+
+    def switch(self, key: Path) -> None:
+        """The key that was introduced beside `key`, an absolute path, signs from now on. The one before it is gone."""
+        if not self.dry_run and _following(key).exists():
+            os.replace(_following(key), key)
+
+    def drop_authorities(self, name: str) -> None:
+        """Only the CA that signs is trusted from now on."""
+        with self._lock():
+            current = self.authority(name)
+            if current.bundle.encode() != _pem(current.certificate):
+                self._write(self.root / "authorities" / name / "ca.crt", _pem(current.certificate), durable=True)
+
+    def drop_keypairs(self, label: str) -> None:
+        """Only signatures of the key pair that signs are accepted from now on."""
+        path = self.root / "keypairs" / f"{label}.pub"
+        with self._lock():
+            key = self._parse_key(path.with_suffix(".key"), self._read(path.with_suffix(".key"), private=True) or b"")
+            if self._read(path) != _public_pem(key):
+                self._write(path, _public_pem(key))
+
+    def _next_key(self, path: Path, make: Callable[[], Any]) -> Any:
+        """The successor of the key at `path`, made unless it is there."""
+        found = self._read(_following(path), private=True)
+        if found:
+            return self._parse_key(_following(path), found)
+        key = make()
+        encrypted = path.read_bytes() != self._read(path, private=True)
+        self._write(_following(path), self.encrypt(_private_pem(key)) if encrypted else _private_pem(key), durable=True)
+        return key
 
     # ------------------------------------------------------------------ leaf certificates
 
@@ -459,23 +516,30 @@ class Credentials:
             key_pem = _private_pem(key)
             self._write(base / f"{spec.name}.key", key_pem)
         certificate = sign_leaf(spec, key, authority, self.now, self.policy)
-        certificate_pem = certificate.public_bytes(serialization.Encoding.PEM)
+        certificate_pem = _pem(certificate)
         self._write(base / f"{spec.name}.crt", certificate_pem)
         return Issued(spec, certificate_pem.decode(), key_pem.decode(), "", public_facts(certificate), current.reason or "it is new")
 
     # ------------------------------------------------------------------ key pairs
 
     def _load_keypair(self, spec: Spec) -> Issued | None:
-        base = self.root / "keypairs" / f"{spec.component}-{spec.name}"
-        key_pem = self._read(base.with_name(base.name + ".key"), private=True)
+        label = f"{spec.component}-{spec.name}"
+        key_pem = self._read(self.root / "keypairs" / f"{label}.key", private=True)
         if key_pem is None:
             return None
-        key = self._parse_key(base.with_name(base.name + ".key"), key_pem)
-        # The public half follows from the private one, so a lost or damaged .pub heals.
-        public = _public_pem(key)
-        if self._read(base.with_name(base.name + ".pub")) != public:
-            self._write(base.with_name(base.name + ".pub"), public)
-        return Issued(spec, "", key_pem.decode(), public.decode(), {"kind": f"{getattr(key, 'key_size', '')} bit key pair"})
+        size = getattr(self._parse_key(self.root / "keypairs" / f"{label}.key", key_pem), "key_size", "")
+        return Issued(spec, "", key_pem.decode(), self._accepted(label), {"kind": f"{size} bit key pair"})
+
+    def _accepted(self, label: str) -> str:
+        """The public keys of a pair that are accepted, PEM. Its own follows from the private key, so a lost or damaged file heals."""
+        path = self.root / "keypairs" / f"{label}.key"
+        found = self._read(path.with_suffix(".pub")) or b""
+        keys = [(each, self._read(each, private=True)) for each in (path, _following(path))]
+        wanted = [_public_pem(self._parse_key(each, pem)) for each, pem in keys if pem is not None] + _PUBLIC.findall(found)
+        public = b"".join(dict.fromkeys(wanted))
+        if found != public:
+            self._write(path.with_suffix(".pub"), public)
+        return public.decode()
 
     def _create_keypair(self, spec: Spec) -> Issued:
         base = self.root / "keypairs" / f"{spec.component}-{spec.name}"
@@ -573,6 +637,15 @@ class Credentials:
                 yield
             finally:
                 self._locked = False
+
+
+def _following(key: Path) -> Path:
+    """Where the successor of a private key lies."""
+    return key.with_name("next.key") if key.name == "ca.key" else key.with_suffix(".next.key")
+
+
+def _pem(certificate: x509.Certificate) -> bytes:
+    return certificate.public_bytes(serialization.Encoding.PEM)
 
 
 def _certificate_public_pem(certificate: x509.Certificate) -> bytes:

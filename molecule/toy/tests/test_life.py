@@ -112,6 +112,11 @@ def bare() -> list[str]:
     return on("node4", MACHINE).splitlines()
 
 
+def put(node: str, password: str) -> str:
+    """What the store of a node says to a client with this password."""
+    return on(node, f"exec 3<>/dev/tcp/{hosts()[node]['node_address']}/7002; echo put written {password} 0 >&3; read -r answer <&3; echo $answer").strip()
+
+
 def restarts() -> dict[str, tuple[int, int]]:
     """Node -> when its store stopped and started last."""
     shown = {node: dict(line.split("=", 1) for line in text.splitlines()) for node, text in everywhere(TIMES, STORES).items()}
@@ -139,6 +144,34 @@ def test_a_changed_option_and_a_new_program_restart_one_store_after_another(coll
     turns = sorted(after.values())
     assert all(one[1] <= other[0] for one, other in zip(turns, turns[1:], strict=False)), turns
     assert all(":7002" in text and ":7001" not in text for text in everywhere("ss -Hltn", STORES).values())
+
+
+def test_secrets_are_rotated_while_a_client_writes(collection: Path) -> None:
+    password = (SITE / "credentials/toy/password").read_text().strip()
+    port = json.dumps({"toy_store_port": 7002})
+    # A client that reads its password each time, as it is renewed while it runs; a store that restarts is asked again.
+    client = rf"""
+nohup bash -c 'until [ -e /run/toy-stop ]; do
+  exec 3<>/dev/tcp/{hosts()["node1"]["node_address"]}/7002 || {{ sleep 0.1; continue; }}
+  echo put written $(cat /etc/toy-orchestrator/password) $((++count)) >&3; read -r answer <&3; echo $answer; sleep 0.05
+done' >/run/toy-answers 2>/dev/null </dev/null &"""
+    on("node4", client)
+    try:
+        code, said = playbook(collection, "-e", "what=passwords,authorities,certificates", "-e", port, name="playbooks/rotate.yml")
+    finally:
+        on("node4", "touch /run/toy-stop")
+    assert code == 0
+    answers = on("node4", "cat /run/toy-answers").split()
+    assert len(answers) > 100 and set(answers) == {"stored"}
+    new = (SITE / "credentials/toy/password").read_text().strip()
+    assert new != password and "\n" not in new
+    assert put("node1", password) == "refused" and put("node1", new) == "stored"
+    assert everywhere("cd /var/lib/toy-store; cat introduce switch drop", STORES) == dict.fromkeys(STORES, 3 * "certificates authorities passwords\n")
+    issuers = everywhere("openssl x509 -noout -issuer -in /etc/ashlar/pki/toy_store/server.crt", STORES)
+    assert all("toy authority 2" in text for text in issuers.values())
+    assert set(everywhere("grep -c BEGIN /etc/ashlar/pki/ca/toy.crt", STORES).values()) == {"1\n"}
+    assert not (SITE / "state/rotation.json").exists()
+    assert changes(installed(collection, "-e", port)) == {"0"}
 
 
 def test_a_node_that_is_removed_is_as_it_was_before_and_the_others_forget_it(collection: Path, bare: list[str]) -> None:

@@ -229,6 +229,7 @@ def _manifest(root: Path, file: Path) -> Manifest:
         domains=tuple(raw.get("domains", ())),
         replaces=tuple(raw.get("replaces", ())),
         node_labels=raw.get("node_labels", {}),
+        secrets={what: tuple(entries) for what, entries in raw.get("secrets", {}).items()},
     )
 
 

@@ -346,6 +346,7 @@ def _plan(
             for entry in catalogue.manifests[name].metrics
         ],
         "site_page": page_of([catalogue.manifests[name] for name in chosen]),
+        "site_secrets": _secrets([catalogue.manifests[name] for name in chosen]),
         "contributions": contributions,
         "artifact_versions": versions,
         "site_upgrade": _upgrade(upgrade_of(site, versions, catalogue), catalogue, placed, groups),
@@ -461,6 +462,16 @@ def _rolling(manifest: Manifest, groups: Mapping[str, Sequence[str]]) -> dict[st
     rolling = manifest.life["rolling"]
     spare = {"spare": {"component": manifest.name, **rolling["spare"]}} if "spare" in rolling else {}
     return {"max_unavailable": 1, **rolling, **spare, "members": list(groups[rolling.get("members", manifest.name)])}
+
+
+def _secrets(manifests: Sequence[Manifest]) -> dict[str, list[dict[str, Any]]]:
+    """What rotate.yml can replace on a site: its word for it -> entries of all components, each once."""
+    found: dict[str, list[dict[str, Any]]] = {}
+    for manifest in manifests:
+        for what, entries in manifest.secrets.items():
+            listed = found.setdefault(what, [])
+            listed += [dict(entry) for entry in entries if dict(entry) not in listed]
+    return found
 
 
 def _upgrade(

@@ -11,7 +11,7 @@ from typing import Any
 
 LAYERS = ("base", "runtime", "coordination", "orchestration", "network", "ingress", "storage", "observability", "management")
 NETWORK_KINDS = ("containers", "virtual")
-TASKS = ("leave", "drain", "resume", "stop", "forget", "precheck", "backup", "restore", "restored")
+TASKS = ("leave", "drain", "resume", "stop", "forget", "precheck", "backup", "restore", "restored", "rotate")
 """Keys of `life` that name a task file of the role."""
 NODE_CLASSES = ("control", "worker", "edge", "storage")
 EVERY_NODE = "nodes"
@@ -133,7 +133,7 @@ class Manifest:
     ``accepts``: what others may contribute to it, kind -> a sentence. ``contributes``: component -> kind -> name -> content, a template.
     ``groups``: some of its nodes, by a name that is a group of the inventory. ``life`` and ``plays`` are as written there.
     ``replaces``: units of the host that are stopped where no component runs them. ``domains``: DNS domains that it answers for, or options that
-    name one. ``node_labels``: label of nodes -> who sets it.
+    name one. ``node_labels``: label of nodes -> who sets it. ``secrets``: what rotate.yml calls them -> entries as written there.
     """
 
     name: str
@@ -164,6 +164,7 @@ class Manifest:
     domains: tuple[str, ...] = ()
     replaces: tuple[str, ...] = ()
     node_labels: Mapping[str, str] = field(default_factory=dict)
+    secrets: Mapping[str, tuple[Mapping[str, Any], ...]] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)

@@ -128,12 +128,13 @@ class TestAuthority:
             bundles = pool.map(_bundle, [str(tmp_path)] * 16)
         assert len(set(bundles)) == 1
 
-    def test_a_bundle_is_passed_on_whole_and_its_first_certificate_signs(self, tmp_path: Path) -> None:
+    def test_a_bundle_is_passed_on_whole_and_the_certificate_of_the_key_signs(self, tmp_path: Path) -> None:
         credentials = folder(tmp_path)
         old = folder(tmp_path / "old").authority("etcd").bundle
         new = credentials.authority("etcd").bundle
-        (credentials.root / "authorities/etcd/ca.crt").write_text(new + old)
-        assert folder(tmp_path).authority("etcd").bundle == new + old
+        (credentials.root / "authorities/etcd/ca.crt").write_text(old + new)
+        assert folder(tmp_path).authority("etcd").bundle == old + new
+        assert folder(tmp_path).authority("etcd").certificate == parse(new)
         assert not folder(tmp_path).certificate(spec(), NODE).facts["issuer"] == ""
 
 
@@ -180,7 +181,7 @@ class TestBrokenFolder:
     def test_a_key_of_another_authority(self, tmp_path: Path, root: Path) -> None:
         other = folder(tmp_path).authority("other")
         (root / "authorities/etcd/ca.key").write_bytes(pki._private_pem(other.key))
-        assert "does not belong to the first certificate" in self.fails(tmp_path)
+        assert "does not belong to a certificate" in self.fails(tmp_path)
 
     def test_an_authority_that_expired(self, tmp_path: Path, root: Path) -> None:
         message = self.fails(tmp_path, NOW + datetime.timedelta(days=3651))

@@ -17,17 +17,18 @@ from ansible_collections.ashlar.stack.plugins.module_utils.consul import (
     Wanted,
     accessor,
     check_response,
+    keyring_steps,
     silent_servers,
     wanted,
 )
 
 MANAGEMENT = "00000000-0000-4000-8000-000000000001"
-EDGE, SYNC, NODE1 = (str(uuid.UUID(int=number, version=4)) for number in (11, 12, 13))
+EDGE, SYNC, NODE1, NEXT = (str(uuid.UUID(int=number, version=4)) for number in (11, 12, 13, 14))
 READ = 'service_prefix "" { policy = "read" }'
 
 
 def site(edge: str = EDGE, **policies: str) -> Wanted:
-    return wanted("ashlar", "dc1", {"edge": READ, "agent": "", **policies}, {"edge": edge}, {"node1": NODE1})
+    return wanted("ashlar", "dc1", {"edge": READ, "agent": "", **policies}, {"edge": [edge]}, {"node1": [NODE1]})
 
 
 class Consul:
@@ -38,7 +39,7 @@ class Consul:
         self.tokens: dict[str, dict[str, Any]] = {
             MANAGEMENT: {"AccessorID": MANAGEMENT, "SecretID": "m", "Description": "Initial Management Token", "Policies": [{"Name": "global-management"}]}
         }
-        self.changes, self.fails = 0, fails
+        self.changes, self.fails, self.used = 0, fails, "m"
         self.seen: list[str] = []
 
     def __call__(self, method: str, path: str, body: Mapping[str, Any] | None = None) -> Any:
@@ -49,7 +50,7 @@ class Consul:
                 raise NotYet("No cluster leader")
         kind, _, identity = path.removeprefix("/v1/acl/").partition("/")
         if (method, identity) == ("GET", "self"):
-            return self.tokens[MANAGEMENT]
+            return next(one for one in self.tokens.values() if one["SecretID"] == self.used)
         if method == "GET":
             if kind == "policies":
                 return [{key: one[key] for key in ("ID", "Name", "Description")} for one in self.policies.values()]
@@ -66,7 +67,7 @@ class Consul:
             self.policies[body["ID"]] = body
             return body
         names = {one["Name"] for one in self.policies.values()}
-        assert {one["Name"] for one in body["Policies"]} <= names, "no such policy"
+        assert {one["Name"] for one in body["Policies"]} <= {*names, "global-management"}, "no such policy"
         if not identity:
             assert body["AccessorID"] not in self.tokens
             assert body["SecretID"] not in {one["SecretID"] for one in self.tokens.values()}
@@ -102,6 +103,35 @@ def test_check_mode_says_it_and_does_not_do_it() -> None:
     assert consul.changes == 0
 
 
+def test_tokens_are_rotated_without_a_moment_in_which_one_in_use_is_not_there() -> None:
+    consul = Consul()
+    settle(consul, site())
+    policies: dict[str, str] = {"edge": READ, "agent": ""}
+    both = wanted("ashlar", "dc1", policies, {"edge": [EDGE, SYNC]}, {"node1": [NODE1]}, [NEXT])
+    assert [step.split(" (")[0] for step in settle(consul, both)] == ["token edge", "token management"]
+    consul.used = NEXT
+    swapped = wanted("ashlar", "dc1", policies, {"edge": [SYNC, EDGE]}, {"node1": [NODE1]})
+    assert settle(consul, swapped) == [f"a former management token ({MANAGEMENT}) is removed"]
+    consul.tokens[MANAGEMENT] = {"AccessorID": MANAGEMENT, "SecretID": "m", "Description": "Initial Management Token", "Policies": []}
+    done = settle(consul, wanted("ashlar", "dc1", policies, {"edge": [SYNC]}, {"node1": [NODE1]}))
+    assert len(done) == 2, "a server that had not restarted yet made the former management token again"
+    assert consul.named() == {"ashlar: edge": SYNC, "ashlar: agent-node1": NODE1, "ashlar: management": NEXT}
+
+
+def test_gossip_keys_are_installed_used_and_removed_in_this_order() -> None:
+    old, new = "old", "new"
+
+    def steps_of(keys: list[str], **has: int) -> list[tuple[str, Any]]:
+        answer = {"NumNodes": 3, "Keys": {old: 3, **has}, "PrimaryKeys": {old: 3}}
+        return [(step.method, (step.body or {})["Key"]) for step in keyring_steps(keys, [answer])]
+
+    assert steps_of([old]) == []
+    assert steps_of([old, new]) == [("POST", new)]
+    assert steps_of([old, new], new=2) == [("POST", new)], "one agent was away"
+    assert steps_of([new, old], new=3) == [("PUT", new)]
+    assert steps_of([new]) == [("POST", new), ("PUT", new), ("DELETE", old)]
+
+
 def test_secrets_are_in_no_word_that_is_shown() -> None:
     consul = Consul()
     want = site()
@@ -112,13 +142,13 @@ def test_secrets_are_in_no_word_that_is_shown() -> None:
 def test_changed_rules_change_the_policy_alone() -> None:
     consul = Consul()
     settle(consul, site())
-    want = wanted("ashlar", "dc1", {"edge": 'node_prefix "" { policy = "read" }', "agent": ""}, {"edge": EDGE}, {"node1": NODE1})
+    want = wanted("ashlar", "dc1", {"edge": 'node_prefix "" { policy = "read" }', "agent": ""}, {"edge": [EDGE]}, {"node1": [NODE1]})
     assert settle(consul, want) == ["policy ashlar-edge is changed"]
 
 
 def test_what_is_no_longer_asked_for_goes_and_what_others_made_stays() -> None:
     consul = Consul()
-    settle(consul, wanted("ashlar", "dc1", {"edge": READ, "agent": "", "sync": READ}, {"edge": EDGE, "sync": SYNC}, {"node1": NODE1}))
+    settle(consul, wanted("ashlar", "dc1", {"edge": READ, "agent": "", "sync": READ}, {"edge": [EDGE], "sync": [SYNC]}, {"node1": [NODE1]}))
     consul("PUT", "/v1/acl/policy", {"Name": "mine", "Description": "by hand", "Rules": ""})
     theirs = {"AccessorID": "x", "SecretID": "s", "Description": "by hand", "Policies": [{"Name": "mine"}]}
     consul("PUT", "/v1/acl/token", theirs)
@@ -226,7 +256,7 @@ def test_answers_are_read() -> None:
 )
 def test_what_cannot_be_is_refused_before_anything_is_asked(policies: dict[str, str], tokens: dict[str, str], agents: dict[str, str], said: str) -> None:
     with pytest.raises(ConsulError, match=said):
-        wanted("ashlar", "dc1", policies, tokens, agents)
+        wanted("ashlar", "dc1", policies, *({name: [secret] for name, secret in given.items()} for given in (tokens, agents)))
 
 
 def test_an_accessor_tells_nothing_and_stays() -> None:

@@ -5,11 +5,17 @@ from __future__ import annotations
 
 import base64
 import uuid
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
-from ansible_collections.ashlar.stack.plugins.lookup.secret import SecretError, obtain
+from ansible_collections.ashlar.stack.plugins.plugin_utils import secrets
+from ansible_collections.ashlar.stack.plugins.plugin_utils.secrets import SecretError
+
+
+def obtain(root: Path, name: str, kind: str, dry_run: bool, decrypt: Callable[[bytes], bytes] = bytes) -> str:
+    return secrets.obtain(root, name, kind, dry_run, decrypt).current
 
 
 def test_a_secret_is_made_once_and_closed(tmp_path: Path) -> None:

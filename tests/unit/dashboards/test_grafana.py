@@ -212,6 +212,9 @@ class Pretended:
                 number = max(user["id"] for user in self.users.values()) + 1
                 self.users[data["login"]] = {**data, "id": number, "role": "Viewer"}
                 return 200, {"id": number, "message": "User created"}
+            case "PUT", ["api", "user", "password"]:
+                self.users["ashlar"]["password"] = data["newPassword"]
+                return 200, {"message": "User password changed"}
             case "PUT", ["api", "admin", "users", number, "password"]:
                 by_number[number]["password"] = data["password"]
                 return 200, {"message": "User password updated"}
@@ -231,10 +234,23 @@ def grafana() -> Iterator[Pretended]:
     made.server.shutdown()
 
 
+def connected(grafana: Pretended, password: str = "secret") -> Any:
+    opener = urllib.request.build_opener(urllib.request.ProxyHandler({}))
+    return prepare.Grafana(f"http://127.0.0.1:{grafana.server.server_port}", "n", "", password, opener)
+
+
 def tell(grafana: Pretended, password: str = "secret", **people: tuple[str, str]) -> int:
     settings = {"domain": "site.example", "people": {name: {"password": word, "role": role} for name, (word, role) in people.items()}}
-    opener = urllib.request.build_opener(urllib.request.ProxyHandler({}))
-    return int(prepare.people(settings, prepare.Grafana(f"http://127.0.0.1:{grafana.server.server_port}", "n", "", password, opener), 2))
+    return int(prepare.people(settings, connected(grafana, password)))
+
+
+def test_the_administrator_gets_a_rotated_password_once(grafana: Pretended) -> None:
+    assert not prepare.administrator(connected(grafana), ["secret"])
+    assert not prepare.administrator(connected(grafana), ["secret", "next"])
+    assert prepare.administrator(connected(grafana, "next"), ["next", "secret"])
+    assert grafana.users["ashlar"]["password"] == "next"
+    assert not prepare.administrator(connected(grafana, "next"), ["next", "secret"])
+    assert not prepare.administrator(connected(grafana, "other"), ["other"]), "people() says what to do"
 
 
 def test_people_come_get_other_passwords_and_roles_and_go(grafana: Pretended) -> None:
@@ -256,4 +272,4 @@ def test_a_silent_grafana_is_waited_for_and_then_told(grafana: Pretended) -> Non
     grafana.server.shutdown()
     grafana.server.server_close()
     with pytest.raises(prepare.PrepareError, match="has not answered for 2 s"):
-        tell(grafana, admin=("one", "Admin"))
+        prepare.wait(connected(grafana), 2)

@@ -41,6 +41,9 @@ CALLS = [
     ("restore", ["backup=/nowhere", "identity=/nowhere"], "identity: /nowhere is not there. Name the file with the secret key"),
     ("remove_nodes", [], "No node is named: give -e nodes=..., names of nodes or groups, separated by commas."),
     ("maintain", ["nodes=control-1", "batch=101%"], 'batch is "101%". Allowed: a number of nodes from 1, or a percentage'),
+    ("rotate", [], "It is not said what to rotate, by -e what=<names>. Allowed: one or more of certificates, authorities, "),
+    ("rotate", ["what=passwords"], "what has passwords, which this site does not have. Allowed: one or more of certificates, authorities, "),
+    ("rotate", ["what=all"], "The site example is not installed, so there is nothing to rotate. Run: ansible-playbook -i "),
     ("upgrade", [], "The site example is not installed, so there is nothing to upgrade. Run: ansible-playbook -i "),
 ]
 
