@@ -78,6 +78,10 @@ class Cluster:
         configuration.proxy = None
         return kubernetes.client.ApiClient(configuration)
 
+    def log_in_again(self) -> None:
+        """With the credentials that the kubeconfig has by now."""
+        self._clients.clear()
+
     def ask(self, node: str, method: str, path: str, body: Any = None, kind: str = "application/json") -> tuple[int, str]:
         """(status, body) of one API server's answer."""
         if node not in self._clients:

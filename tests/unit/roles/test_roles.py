@@ -405,6 +405,27 @@ def guard(retiring: dict[str, Any], **extra: Any) -> str:
     return str(templar.template(trust_as_template(task["ansible.builtin.assert"]["fail_msg"])))
 
 
+# CAs that a program reads again by itself: at each connection, or by a watch on the file.
+READ_AGAIN = {
+    "consul_sync": {"consul"},
+    "kubernetes_control": {"front_proxy"},
+    "metrics_gateway": {"site"},
+    "metrics_server": {"front_proxy"},
+    "prometheus": {"consul", "kubernetes", "site"},
+}
+
+
+def test_what_trusts_an_authority_notices_a_new_one() -> None:
+    """Otherwise a rotation would cut it off: its unit restarts or reloads when the file changes."""
+    for role in (ROOT / "roles" / name for name in ROLES):
+        texts = [path.read_text(errors="replace") for path in (role / "templates").rglob("*") if path.is_file()]
+        trusted = {name for text in texts for name in re.findall(r"/etc/ashlar/pki/ca/([a-z_]+)[.]crt", text)}
+        trusted |= {"kubernetes"} if any("ashlar.stack.kubeconfig" in text for text in texts) else set()
+        main = role / "tasks/main.yml"
+        noticed = set(re.findall(r"/etc/ashlar/pki/ca/([a-z_]+)[.]crt", main.read_text())) if main.exists() else set()
+        assert trusted - noticed - READ_AGAIN.get(role.name, set()) == set(), role.name
+
+
 def test_a_component_with_a_majority_says_what_it_holds_and_restarts_in_turns() -> None:
     quorums = [name for name, manifest in MANIFESTS.items() if "odd" in str([manifest.get("nodes"), manifest.get("groups")])]
     assert {"etcd", "consul", "kubernetes_control"} <= set(quorums)
