@@ -78,7 +78,6 @@ class ActionModule(ActionBase):
                 "credentials": {"type": "path"},
                 "days": {"type": "int", "default": 365},
                 "renew_before_days": {"type": "int", "default": 30},
-                "rekey": {"type": "bool", "default": False},
                 "prune": {"type": "bool", "default": True},
                 "root": {"type": "path", "default": "/"},
             }
@@ -91,7 +90,7 @@ class ActionModule(ActionBase):
         credentials = pki.Credentials(
             root=Path(folder).expanduser().absolute(),
             site=str(variables.get("site_name") or "site"),
-            policy=pki.Policy(arguments["days"], arguments["renew_before_days"], arguments["rekey"]),
+            policy=pki.Policy(arguments["days"], arguments["renew_before_days"]),
             dry_run=bool(self._task.check_mode),
             decrypt=self._decrypter(),
         )

@@ -35,6 +35,7 @@ class ActionModule(ControllerAction):
             for what, listed in arguments["secrets"].items()
         }
         now, step, state = datetime.datetime.now(datetime.UTC), arguments["step"], load(file)
+        under_way = bool(state.step)
         if step in (PLAN, STEPS[0]):
             asked = [part.strip() for entry in arguments["what"] for part in str(entry).split(",") if part.strip()]
             state = begin(state, asked, list(groups), arguments["finish"], now)
@@ -46,7 +47,8 @@ class ActionModule(ControllerAction):
             self._keep(file, state)
             state = Rotation(self._credentials(arguments, variables), groups).take(state, now)
             self._keep(file, state)
-        return {"changed": step != PLAN, "asked": list(state.asked), "what": list(state.what), "step": state.step, "waiting": dict(state.waiting)}
+        found = {"what": list(state.what), "step": state.step, "under_way": under_way, "waiting": dict(state.waiting)}
+        return {"changed": step != PLAN, **found}
 
     def _keep(self, file: Path, state: State) -> None:
         text = text_of(state)

@@ -109,10 +109,6 @@ options:
     description: Certificates are renewed when they have no more than this left, in days.
     type: int
     default: 30
-  rekey:
-    description: Whether to reissue every certificate with a new key.
-    type: bool
-    default: false
   prune:
     description: Whether to remove certificates of an earlier run that are not in O(certificates).
     type: bool
@@ -413,7 +409,6 @@ def main() -> None:
             "credentials": {"type": "path"},
             "days": {"type": "int", "default": 365},
             "renew_before_days": {"type": "int", "default": 30},
-            "rekey": {"type": "bool", "default": False},
             "prune": {"type": "bool", "default": True},
             "root": {"type": "path", "default": "/"},
             # From the action plugin: what to lay down, and the private keys apart from it so that no log has them.

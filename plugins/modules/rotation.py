@@ -69,14 +69,13 @@ what:
   type: list
   elements: str
   returned: success
-asked:
-  description: What was asked for by the run that began it.
-  type: list
-  elements: str
-  returned: success
 step:
   description: The step that the rotation is at.
   type: str
+  returned: success
+under_way:
+  description: Whether an earlier run began it.
+  type: bool
   returned: success
 waiting:
   description: What waits to be dropped, key of O(secrets) -> UTC time.

@@ -96,11 +96,10 @@ class Issued:
 
 @dataclass(frozen=True)
 class Policy:
-    """How long certificates live, in days, and whether keys are replaced with them."""
+    """How long certificates live, in days."""
 
     days: int = 365
     renew_before_days: int = 30
-    rekey: bool = False
 
 
 def _flat(value: Any, where: str) -> list[str]:
@@ -247,8 +246,6 @@ def due(spec: Spec, certificate: x509.Certificate, authority: x509.Certificate, 
     # An authority near its own end bounds what it can issue; renewing every run would not help then.
     if left < datetime.timedelta(days=policy.renew_before_days) and certificate.not_valid_after_utc < authority.not_valid_after_utc:
         return f"it expires in {left.days} days"
-    if policy.rekey:
-        return "a new key was asked for"
     return ""
 
 
@@ -509,7 +506,7 @@ class Credentials:
 
     def _issue(self, spec: Spec, authority: Authority, folder: Path, current: Issued) -> Issued:
         base = self.root / folder
-        if current.key and not self.policy.rekey:
+        if current.key:
             key, key_pem = self._parse_key(base / f"{spec.name}.key", current.key.encode()), current.key.encode()
         else:
             key = ec.generate_private_key(ec.SECP256R1())

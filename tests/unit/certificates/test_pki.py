@@ -297,11 +297,6 @@ class TestCertificate:
         assert key.public_key() == parse(issued.certificate).public_key()
         assert not folder(tmp_path).certificate(spec(), NODE).changed
 
-    def test_a_new_key_when_asked(self, tmp_path: Path) -> None:
-        first = folder(tmp_path).certificate(spec(), NODE)
-        second = folder(tmp_path, policy=pki.Policy(rekey=True)).certificate(spec(), NODE)
-        assert second.key != first.key and second.reason == "a new key was asked for"
-
     def test_check_mode_writes_nothing(self, tmp_path: Path) -> None:
         issued = folder(tmp_path, dry_run=True).certificate(spec(), NODE)
         assert issued.changed and issued.certificate
