@@ -119,17 +119,22 @@ class Rotation:
         for what in state.what:
             # Those that waited have been introduced and switched by an earlier run.
             ending = what in state.waiting
-            if state.step == "drop" and not ending and (hours := max(group.hours for group in self.groups[what])):
+            hours = max(group.hours for group in self.groups[what])
+            if state.step == "drop" and not ending and hours and self._has_old(what):
                 waiting[what] = (now + datetime.timedelta(hours=hours)).strftime(TIME)
                 continue
             if ending and state.step != "drop":
                 continue
             for group in self.groups[what]:
                 for path in self.files(group):
-                    ACTIONS[group.kind if group.kind in ACTIONS else "secret"](self.credentials, path, group.kind, state.step)
+                    ACTIONS[kind_of(group)](self.credentials, path, group.kind, state.step)
             if state.step == "drop":
                 waiting.pop(what, None)
         return replace(state, waiting=waiting)
+
+    def _has_old(self, what: str) -> bool:
+        """Whether an old one is still accepted; not when a run that was killed has dropped it already."""
+        return any(OLD[kind_of(group)](self.credentials, path) for group in self.groups[what] for path in self.files(group))
 
     def files(self, group: Group) -> Iterator[Path]:
         """The files of a group, absolute; of a CA and of a key pair its private key."""
@@ -137,6 +142,11 @@ class Rotation:
             for path in sorted(self.credentials.root.glob(name)):
                 if not path.name.startswith(".") and path.name != "next.key" and not path.name.endswith(".next.key"):
                     yield path
+
+
+def kind_of(group: Group) -> str:
+    """Which of `ACTIONS` it takes: all kinds of secrets take the same."""
+    return group.kind if group.kind in ACTIONS else "secret"
 
 
 def _secret(credentials: Credentials, path: Path, kind: str, step: str) -> None:
@@ -182,3 +192,10 @@ ACTIONS: Mapping[str, Callable[[Credentials, Path, str, str], None]] = {
     "keypair": _keypair,
     "certificate": _leaf,
 }
+OLD: Mapping[str, Callable[[Credentials, Path], bool]] = {
+    "secret": lambda credentials, path: bool((found := secrets.read(path, credentials.decrypt)) and found.previous),
+    "authority": lambda _credentials, path: path.with_name("ca.crt").read_bytes().count(b"BEGIN") > 1,
+    "keypair": lambda _credentials, path: path.with_suffix(".pub").read_bytes().count(b"BEGIN") > 1,
+    "certificate": lambda _credentials, _path: False,
+}
+"""Whether the old one of a file is still accepted."""

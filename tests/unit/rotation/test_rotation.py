@@ -126,6 +126,7 @@ def test_signatures_of_the_old_key_are_accepted_until_nobody_has_any(site: Site)
     for step in STEPS:
         state = site.take(step, "service_account_key", waiting=dict(state.waiting))
     assert state.waiting == {} and site.pair().key == new.key and site.pair().public.count("BEGIN") == 1
+    assert site.take("drop", "service_account_key").waiting == {}, "a run that was killed has dropped it already"
 
 
 def test_leaf_certificates_get_new_keys(site: Site) -> None:
