@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import os
 import platform
@@ -116,6 +117,7 @@ def base(folder: Path, haproxy_program: str, pki: Path, ingress: bool = False, *
     """The role's base configuration, at home in a folder: no user of its own, no jail, sockets of the folder."""
     environment = jinja2.Environment(trim_blocks=True, keep_trailing_newline=True, undefined=jinja2.StrictUndefined)
     environment.filters["ashlar.stack.sha512_crypt"] = sha512_crypt
+    environment.filters["hash"] = lambda text, kind: hashlib.new(kind, text.encode()).hexdigest()
     variables = {**DEFAULTS, "node_address": "127.0.0.1", "_haproxy_ingress": ingress, "site_credentials": "/nowhere"}
     variables |= {"component_clients": {"haproxy": ["haproxy-probe"]}, **options}
     variables["lookup"] = options.get("lookup", lambda *_, **__: "secretsecretsecret")

@@ -91,7 +91,7 @@ def test_variables_of_all_hosts(planned: Planned, tmp_path: Path) -> None:
     }, "of the group, not of all nodes"
     assert variables["component_holds"] == {"etcd": "all that Kubernetes knows"}
     tasks = {"leave": {}, "drain": {"kubernetes_node": "drain"}, "resume": {"kubernetes_node": "resume"}, "forget": {}, "precheck": {}}
-    tasks |= {"stop": {}, "backup": {}, "restore": {}, "restored": {}}
+    tasks |= {"stop": {}, "backup": {}, "restore": {}, "restored": {}, "rotate": {}}
     assert variables["component_tasks"] == tasks
     assert variables["component_addresses"]["metrics_server"] == ["192.0.2.11", "192.0.2.12"]
     assert variables["endpoints"]["etcd"]["client"] == ["192.0.2.11:2379", "192.0.2.12:2379", "192.0.2.13:2379"]
