@@ -28,7 +28,7 @@ from .support.load import Load, loaded
 from .support.nodes import Node
 from .support.plan import Plan
 from .support.site import changes, killed, moment, run
-from .support.waiting import at_once
+from .support.waiting import at_once, until
 from .support.writer import Writer
 
 pytestmark = pytest.mark.disruptive
@@ -92,8 +92,8 @@ class Said:
 
     @property
     def lets_in(self) -> bool:
-        """Whether the certificate makes a difference for the better."""
-        return self.to_it != self.to_nobody and self.to_it.startswith("answer") and self.to_it != "answer 401"
+        """Whether the certificate makes a difference for the better, other than by an error of a server that can't ask somebody about it."""
+        return self.to_it.startswith("answer") and self.to_it not in (self.to_nobody, "answer 401") and not self.to_it.startswith("answer 5")
 
 
 def asked(nodes: list[Node], folder: str) -> dict[str, list[Said]]:
@@ -217,12 +217,20 @@ def test_nobody_notices(rotated: Rotated, tell: Tell, every: list[Node]) -> None
 
 @ONE
 def test_an_old_certificate_is_let_in_nowhere_and_a_new_one_as_before(rotated: Rotated, every: list[Node]) -> None:
-    old, new = asked(every, KEPT), asked(every, "/etc/ashlar/pki")
-    for node in every:
-        let_in = {(one.listener, one.certificate) for one in rotated.before[node.name] if one.lets_in}
-        assert let_in, f"{node.name} has no listener that asks for a certificate"
-        assert [one for one in old[node.name] if one.lets_in] == []
-        assert let_in - {(one.listener, one.certificate) for one in new[node.name] if one.lets_in} == set()
+    def let_in(found: dict[str, list[Said]]) -> set[tuple[str, str, str]]:
+        return {(name, one.listener, one.certificate) for name, said in found.items() for one in said if one.lets_in}
+
+    before = let_in(rotated.before)
+    assert {name for name, _, _ in before} == {node.name for node in every}, "every node has a listener that asks for a certificate"
+    assert let_in(asked(every, KEPT)) == set()
+
+    def as_before() -> bool:
+        missing = before - let_in(asked(every, "/etc/ashlar/pki"))
+        assert not missing, sorted(missing)
+        return True
+
+    # A server that is busy may answer one of many with an error.
+    until("new certificates are let in where the old ones were", as_before)
 
 
 @ONE
