@@ -3,7 +3,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +11,7 @@ from ansible.errors import AnsibleError
 from ansible.plugins.action import ActionBase
 from ansible_collections.ashlar.stack.plugins.module_utils.certificates import PKI, Installed, digest_of
 from ansible_collections.ashlar.stack.plugins.plugin_utils import pki
+from ansible_collections.ashlar.stack.plugins.plugin_utils.secrets import decrypter
 from ansible_collections.ashlar.stack.plugins.plugin_utils.survey import CHANGED, surveyed
 
 MODULE = "ashlar.stack.certificates"
@@ -92,7 +93,7 @@ class ActionModule(ActionBase):
             site=str(variables.get("site_name") or "site"),
             policy=pki.Policy(arguments["days"], arguments["renew_before_days"]),
             dry_run=bool(self._task.check_mode),
-            decrypt=self._decrypter(),
+            decrypt=decrypter(self._loader),
         )
         specs = pki.parse_specs(arguments["certificates"])
         host = str(variables["inventory_hostname"])
@@ -162,13 +163,3 @@ class ActionModule(ActionBase):
             outcome["changed"] = True
             outcome["written"] = [str(path)]
         return outcome
-
-    def _decrypter(self) -> Callable[[bytes], bytes]:
-        """Files of the folder may be encrypted by ansible-vault; the run's vault secrets open them."""
-
-        def decrypt(data: bytes) -> bytes:
-            if not data.startswith(b"$ANSIBLE_VAULT"):
-                return data
-            return bytes(self._loader._vault.decrypt(data))
-
-        return decrypt

@@ -11,7 +11,7 @@ from typing import Any
 from ansible_collections.ashlar.stack.plugins.plugin_utils.controller import ControllerAction
 from ansible_collections.ashlar.stack.plugins.plugin_utils.pki import CertificatesError, Credentials
 from ansible_collections.ashlar.stack.plugins.plugin_utils.rotation import STEPS, Group, Rotation, RotationError, State, begin, load, text_of
-from ansible_collections.ashlar.stack.plugins.plugin_utils.secrets import SecretError
+from ansible_collections.ashlar.stack.plugins.plugin_utils.secrets import SecretError, decrypter
 
 PLAN, END = "plan", "end"
 ARGUMENTS = {
@@ -58,10 +58,10 @@ class ActionModule(ControllerAction):
             file.unlink(missing_ok=True)
 
     def _credentials(self, arguments: dict[str, Any], variables: dict[str, Any]) -> Credentials:
-        def decrypt(data: bytes) -> bytes:
-            return bytes(self._loader._vault.decrypt(data)) if data.startswith(b"$ANSIBLE_VAULT") else data
-
-        root = Path(arguments["credentials"])
         return Credentials(
-            root, str(variables.get("site_name") or "site"), dry_run=bool(self._task.check_mode), decrypt=decrypt, encrypt=self._loader._vault.encrypt
+            Path(arguments["credentials"]),
+            str(variables.get("site_name") or "site"),
+            dry_run=bool(self._task.check_mode),
+            decrypt=decrypter(self._loader),
+            encrypt=self._loader._vault.encrypt,
         )

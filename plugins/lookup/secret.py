@@ -8,7 +8,7 @@ from typing import Any
 
 from ansible.errors import AnsibleError
 from ansible.plugins.lookup import LookupBase
-from ansible_collections.ashlar.stack.plugins.plugin_utils.secrets import SecretError, obtain
+from ansible_collections.ashlar.stack.plugins.plugin_utils.secrets import SecretError, decrypter, obtain
 
 DOCUMENTATION = r"""
 name: secret
@@ -70,12 +70,7 @@ class LookupModule(LookupBase):
             raise AnsibleError("credentials: no folder is given and the variable site_credentials is not set (the stack inventory plugin sets it).")
         root, dry_run = Path(folder).expanduser().absolute(), bool(values.get("ansible_check_mode"))
         try:
-            found = [obtain(root, str(term), self.get_option("kind"), dry_run, self._decrypt) for term in terms]
+            found = [obtain(root, str(term), self.get_option("kind"), dry_run, decrypter(self._loader)) for term in terms]
         except SecretError as error:
             raise AnsibleError(str(error)) from None
         return [getattr(secret, self.get_option("which")) for secret in found]
-
-    def _decrypt(self, data: bytes) -> bytes:
-        if not data.startswith(b"$ANSIBLE_VAULT") or self._loader is None:
-            return data
-        return bytes(self._loader._vault.decrypt(data))

@@ -321,11 +321,15 @@ class AccessControl:
         return steps(want, full, self.ask("GET", "/v1/acl/tokens"), own)
 
     def settle(self, want: Wanted, dry_run: bool) -> list[str]:
-        """Make it so; returns what was done, in words. It looks again after an interruption, for a request may have arrived without its answer."""
+        """Make policies and tokens so; returns what was done, in words."""
+        return self.carry_out(lambda: self.steps(want), dry_run)
+
+    def carry_out(self, look: Callable[[], Iterable[Step]], dry_run: bool) -> list[str]:
+        """Take the steps that `look` finds; returns them in words. It looks again after an interruption, for a request may have arrived without its answer."""
         done: list[str] = []
 
         def work() -> list[str]:
-            for step in self.steps(want):
+            for step in look():
                 if not dry_run:
                     self.ask(step.method, step.path, step.body)
                 if step.text not in done:

@@ -49,10 +49,8 @@ steps:
   sample: [a key is installed, the current key is used]
 """
 
-from typing import Any
-
 from ansible.module_utils.basic import AnsibleModule
-from ansible_collections.ashlar.stack.plugins.module_utils.consul import AccessControl, Agent, ConsulError, keyring_steps
+from ansible_collections.ashlar.stack.plugins.module_utils.consul import KEYRING, AccessControl, Agent, ConsulError, keyring_steps
 
 
 def main() -> None:
@@ -73,21 +71,12 @@ def main() -> None:
         "/etc/ashlar/pki/consul/client.crt",
         "/etc/ashlar/pki/consul/client.key",
     )
-    done: list[str] = []
-
-    def work() -> list[str]:
-        for step in keyring_steps(given["keys"], agent.request("GET", "/v1/operator/keyring")):
-            if not module.check_mode:
-                agent.request(step.method, step.path, step.body)
-            if step.text not in done:
-                done.append(step.text)
-        return done
-
+    control = AccessControl(agent.request, float(given["timeout"]))
     try:
-        result: dict[str, Any] = {"steps": AccessControl(agent.request, float(given["timeout"])).retry(work)}
+        done = control.carry_out(lambda: keyring_steps(given["keys"], agent.request("GET", KEYRING)), module.check_mode)
     except ConsulError as error:
         module.fail_json(msg=str(error))
-    module.exit_json(changed=bool(done), **result)
+    module.exit_json(changed=bool(done), steps=done)
 
 
 if __name__ == "__main__":

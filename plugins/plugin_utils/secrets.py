@@ -21,6 +21,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from pathlib import Path
+from typing import Any
 
 ALPHABET = "abcdefghijkmnopqrstuvwxyzABCDEFGHJKLMNPQRSTUVWXYZ23456789"
 MAKERS: dict[str, Callable[[], str]] = {
@@ -34,6 +35,15 @@ NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.-]*(/[A-Za-z0-9_][A-Za-z0-9_.-]*)*")
 
 class SecretError(Exception):
     """A secret cannot be had; the message says which, why, and what to do."""
+
+
+def decrypter(loader: Any) -> Callable[[bytes], bytes]:
+    """What opens a file that ansible-vault may have encrypted, by the vault secrets of the run, whose loader it is."""
+
+    def decrypt(data: bytes) -> bytes:
+        return bytes(loader._vault.decrypt(data)) if data.startswith(b"$ANSIBLE_VAULT") and loader is not None else data
+
+    return decrypt
 
 
 @dataclass(frozen=True)
@@ -107,19 +117,23 @@ def obtain(root: Path, name: str, kind: str, dry_run: bool, decrypt: Callable[[b
                     write(path, found.text.encode())
     except OSError as error:
         raise SecretError(f"{error.filename or path}: {error.strerror}. Secrets lie in a folder of the user who runs Ansible; see who owns it.") from None
-    if not found.current:
-        raise SecretError(f"{path} is empty. Put the secret back from your backup, or remove the file to get a new one.")
     return found
 
 
 def read(path: Path, decrypt: Callable[[bytes], bytes] = bytes) -> Secret | None:
-    """The secret in a file; None when there is none."""
+    """The secret in a file; None when there is no file.
+
+    :raises SecretError: when the file has none.
+    """
     try:
-        return parse(decrypt(path.read_bytes()).decode())
+        found = parse(decrypt(path.read_bytes()).decode())
     except FileNotFoundError:
         return None
     except UnicodeDecodeError:
         raise SecretError(f"{path} is no text. Put the secret back from your backup, or remove the file to get a new one.") from None
+    if not found.current:
+        raise SecretError(f"{path} is empty. Put the secret back from your backup, or remove the file to get a new one.")
+    return found
 
 
 def write(path: Path, data: bytes) -> None:

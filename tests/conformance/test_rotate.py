@@ -103,7 +103,7 @@ def let_in(nodes: list[Node], folder: str) -> set[tuple[str, str, str]]:
     return {(node.name, one.listener, one.certificate) for node, said in zip(nodes, found, strict=True) for one in starmap(Said, said) if one.lets_in}
 
 
-def nobody_but(nodes: list[Node], folder: str, expected: set[tuple[str, str, str]]) -> None:
+def await_let_in(nodes: list[Node], folder: str, expected: set[tuple[str, str, str]]) -> None:
     """Asks until all listeners let in what is expected: a server that is busy may answer one of many with an error, or too late."""
 
     def look() -> bool:
@@ -117,7 +117,7 @@ def nobody_but(nodes: list[Node], folder: str, expected: set[tuple[str, str, str
 
 @dataclass
 class Api:
-    """A client of Kubernetes that writes and watches all the time."""
+    """A client of Kubernetes that writes all the time."""
 
     cluster: Cluster
     name: str = field(default_factory=lambda: random_name("written"))
@@ -181,7 +181,7 @@ def asking_for_names(workload: Workload, node: str, domain: str, counted: list[i
 
 @pytest.fixture(scope="module")
 def rotated(plan: Plan, nodes: dict[str, Node], every: list[Node], request: pytest.FixtureRequest) -> Iterator[Rotated]:
-    """A rotation of everything, under load, which is killed once and goes on."""
+    """A rotation of everything, under load."""
     at_once(lambda node: node.run(f"rm -rf {KEPT}; cp -a /etc/ashlar/pki {KEPT}"), every)
     names = [path for pattern in SECRETS for path in sorted(plan.credentials.glob(pattern))]
     files = {str(path.relative_to(plan.credentials)): path.read_text().strip() for path in names}
@@ -232,8 +232,8 @@ def test_nobody_notices(rotated: Rotated, tell: Tell, every: list[Node]) -> None
 @ONE
 def test_an_old_certificate_is_let_in_nowhere_and_a_new_one_as_before(rotated: Rotated, every: list[Node]) -> None:
     assert {name for name, _, _ in rotated.before} == {node.name for node in every}, "every node has a listener that asks for a certificate"
-    nobody_but(every, KEPT, set())
-    nobody_but(every, "/etc/ashlar/pki", rotated.before)
+    await_let_in(every, KEPT, set())
+    await_let_in(every, "/etc/ashlar/pki", rotated.before)
 
 
 @ONE

@@ -265,5 +265,5 @@ def test_the_state_is_kept(tmp_path: Path) -> None:
 
 def test_an_empty_secret_is_an_error(site: Site) -> None:
     (site.root / "consul/tokens/edge").write_text("\n")
-    with pytest.raises(RotationError, match="tokens/edge is empty"):
+    with pytest.raises(secrets.SecretError, match="tokens/edge is empty"):
         site.take("introduce", "tokens")
