@@ -6,6 +6,7 @@ The tests go on from one another, in this order, by the same playbooks that an o
 
 from __future__ import annotations
 
+import functools
 import json
 import os
 import re
@@ -23,6 +24,7 @@ ROOT = Path(__file__).resolve().parents[3]
 SITE = Path(os.environ["ASHLAR_INVENTORY"])
 ENVIRONMENT = {**os.environ, "ANSIBLE_FORCE_COLOR": "0", "ANSIBLE_NOCOLOR": "1"}
 VARIABLES = SITE / "state" / "machines.tfvars"
+TERRAFORM = ROOT / "terraform" / "local"
 OLD = ("mol-terraform-control-1", "mol-terraform-worker-1")
 NEW = "mol-terraform-worker-2"
 # On nodes that were there before, another node is an address to let in; the control plane knows it by name, Prometheus scrapes it, the portal shows it.
@@ -60,22 +62,24 @@ def workers(count: int) -> None:
     VARIABLES.write_text(re.sub(r"(worker .*count = )\d+", rf"\g<1>{count}", VARIABLES.read_text()))
 
 
+@functools.cache
+def prefix() -> str:
+    """What the names of all containers of this site begin with; another checkout on this machine may have nodes of the same names."""
+    record = json.loads((SITE / "state" / "local_nodes" / OLD[0]).read_text())
+    return podman("inspect", "--format", '{{index .Config.Labels "ashlar_site"}}', record["id"]).strip()
+
+
 def containers() -> set[str]:
-    printed = podman("ps", "--all", "--filter", "label=ashlar_node", "--format", "{{.Labels.ashlar_node}}")
-    return {name for name in printed.split() if name.startswith("mol-terraform-")}
+    return set(podman("ps", "--all", "--filter", f"label=ashlar_site={prefix()}", "--format", "{{.Labels.ashlar_node}}").split())
 
 
 def podman(*words: str) -> str:
     return subprocess.run(["podman", *words], capture_output=True, text=True, timeout=300, check=True).stdout
 
 
-def container(node: str) -> str:
-    return podman("ps", "--all", "--filter", f"label=ashlar_node={node}", "--format", "{{.Names}}").strip()
-
-
 def look(node: str) -> tuple[dict[str, str], dict[str, tuple[str, ...]]]:
     """path -> digest or target, and unit -> main process, its start and how often systemd restarted it; of units that stay."""
-    paths, _, units = podman("exec", container(node), "bash", "-c", LOOK).partition("---\n")
+    paths, _, units = podman("exec", f"{prefix()}-{node}", "bash", "-c", LOOK).partition("---\n")
     files = dict(line.split(" ", 1) for line in paths.splitlines())
     services: dict[str, tuple[str, ...]] = {}
     for block in units.split("\n\n"):
@@ -97,12 +101,12 @@ def until(what: str, ask: Callable[[], Any], seconds: float = 180) -> Any:
 
 
 def running(command_line: str) -> list[int]:
-    """Processes of this scenario's workspace whose command line contains it, by id."""
+    """Processes in terraform/local, and in this scenario's workspace, whose command line contains it, by id."""
     found = []
     for folder in Path("/proc").glob("[0-9]*"):
         try:
             words = (folder / "cmdline").read_bytes().replace(b"\0", b" ").decode(errors="replace")
-            ours = b"TF_WORKSPACE=mol-terraform" in (folder / "environ").read_bytes().split(b"\0")
+            ours = os.path.samefile(folder / "cwd", TERRAFORM) and b"TF_WORKSPACE=mol-terraform" in (folder / "environ").read_bytes().split(b"\0")
         except OSError:
             continue
         if ours and command_line in words:
@@ -182,9 +186,9 @@ def test_nothing_is_left_of_machines_that_were_destroyed() -> None:
     code, _ = playbooks("playbooks/machines_destroy.yml", variables=("-e", "machines_destroy=mol-terraform"))
     assert code == 0
     everything = podman("ps", "--all", "--format", "{{.Names}}") + podman("volume", "ls", "--quiet") + podman("network", "ls", "--format", "{{.Name}}")
-    assert "mol-terraform" not in everything
+    assert prefix() not in everything
     assert not (SITE / "credentials" / "ssh").exists() and not (SITE / "state" / "local_nodes").exists() and not (SITE / "state" / "machines.json").exists()
-    resources = json.loads((ROOT / "terraform/local/terraform.tfstate.d/mol-terraform/terraform.tfstate").read_text())["resources"]
+    resources = json.loads((TERRAFORM / "terraform.tfstate.d/mol-terraform/terraform.tfstate").read_text())["resources"]
     assert resources == []
     code, said = playbooks("site.yml")
     assert code == 2 and "has no machines yet" in said
