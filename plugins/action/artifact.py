@@ -80,8 +80,8 @@ def digest(index: Index) -> str:
     return hashlib.sha256(json.dumps(files).encode()).hexdigest()
 
 
-def read_stored(root: Path, names: Sequence[str], versions: Mapping[str, Any]) -> StoredArtifacts:
-    """Reads the index files of `names` in their versions; raises DeliveryError for what is not there."""
+def read_stored(root: Path, names: Sequence[str], versions: Mapping[str, Any], check: bool = False) -> StoredArtifacts:
+    """Reads the index files of `names` in their versions; raises DeliveryError for what is not there, unless that is only looked at (`check`)."""
     indexes: dict[str, dict[str, Index]] = {}
     chosen: dict[str, str] = {}
     for name in dict.fromkeys(names):
@@ -95,7 +95,7 @@ def read_stored(root: Path, names: Sequence[str], versions: Mapping[str, Any]) -
             raise DeliveryError(f"{error.filename}: {error.strerror}; the store must be readable by the user who runs Ansible.") from None
         except StoreError as error:
             raise DeliveryError(str(error)) from None
-        if not indexes[name]:
+        if not indexes[name] and not check:
             raise DeliveryError(f"artifact {name} {chosen[name]} is not in the store: {folder} has no index file. Obtain it: make artifacts.")
     return StoredArtifacts(root, chosen, indexes)
 
@@ -146,7 +146,7 @@ class ActionModule(ActionBase):
             raise DeliveryError(f"keep is {arguments['keep']}; at least 1 version stays, the one in use.")
         root = Path(arguments["store"] or default_store()).expanduser().absolute()
         versions = arguments["versions"] or self._templar.template(variables.get("artifact_versions")) or {}
-        catalogue = read_stored(root, arguments["artifacts"], versions)
+        catalogue = read_stored(root, arguments["artifacts"], versions, self._task.check_mode)
         wanted = catalogue.want()
         found = surveyed(variables).get("artifacts")
         if found and self._root == "/" and not arguments["verify"] and intact(wanted, found, arguments["keep"], arguments["prune"]):
@@ -167,11 +167,11 @@ class ActionModule(ActionBase):
             "codename": seen["codename"],
         }
         answer["diff"] = page(answer["artifacts"])
-        indexes = [catalogue.choose(name, seen["architecture"], seen["codename"]) for name in seen["lacking"]]
         if answer["changed"]:
             answer |= CHANGED
-        if not indexes or self._task.check_mode:
+        if not seen["lacking"] or self._task.check_mode:
             return answer
+        indexes = [catalogue.choose(name, seen["architecture"], seen["codename"]) for name in seen["lacking"]]
         done = self._bring(catalogue, indexes, common, variables)
         if done.get("failed"):
             return done

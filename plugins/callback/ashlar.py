@@ -19,11 +19,20 @@ description:
     site's nodes, versions, slowest tasks and numbers. It maps titles to pairs, to a list of rows, or to text.
   - C(-v) shows every task, C(-vv) its results, C(--diff) differences.
   - The line of each host's numbers (C(ok= changed= ...)) is printed as by the default callback, since tools look for it.
+  - In check mode it ends with the plan instead, that is, what would be done to which nodes, and which units would be interrupted.
 extends_documentation_fragment:
   - result_format_callback
 options:
+  brief:
+    description: Whether only the end is printed, without numbers. That is the closing page, the plan or the summary of failures.
+    type: bool
+    default: false
+    env:
+      - name: ASHLAR_BRIEF
   timings:
-    description: A file into which times of all tasks by host, and the numbers of all hosts, are written as JSON at the end.
+    description:
+      - A file into which times and changes of all tasks by host, and the numbers of all hosts, are written as JSON at the end. With C(problems), what
+        failed, and in check mode C(plan).
     type: path
     env:
       - name: ASHLAR_TIMINGS
@@ -167,6 +176,7 @@ class CallbackModule(CallbackBase):
         self._task: report.Task | None = None
         self._layer: str | None = None
         self._begun: dict[tuple[str, str], float] = {}
+        self._brief = False
         self._failures: list[report.Failure] = []
         terminal = sys.stdout.isatty() and os.environ.get("TERM", "dumb") != "dumb"
         columns = int(getattr(self._display, "columns", None) or report.WIDTH)
@@ -174,6 +184,10 @@ class CallbackModule(CallbackBase):
         self._ticker = Ticker(terminal, sys.stdout.fileno() if hasattr(sys.stdout, "fileno") else 1, columns)
         if terminal:
             self._give_way()
+
+    def set_options(self, *arguments: Any, **options: Any) -> None:
+        super().set_options(*arguments, **options)
+        self._brief = bool(self.get_option("brief"))
 
     def _give_way(self) -> None:
         """Whatever else is displayed (warnings, prompts) first takes the live line away."""
@@ -191,6 +205,11 @@ class CallbackModule(CallbackBase):
         self._display.display = without_live_line  # type: ignore[method-assign]
 
     def _print(self, *lines: str) -> None:
+        if self._brief:
+            return
+        self._print_always(*lines)
+
+    def _print_always(self, *lines: str) -> None:
         for line in lines:
             self._display.display(line)
 
@@ -252,7 +271,7 @@ class CallbackModule(CallbackBase):
         play.seconds = time.monotonic() - play.started
         self._plays.append(play)
         self._title(play)
-        self._print(report.play_line(play, paint), *report.change_lines(play, paint, self._width))
+        self._print(report.play_line(play, paint), *report.change_lines(play, paint, self._width, 99 if self._display.verbosity else 2))
 
     def _title(self, play: report.Play | None = None) -> None:
         """The layer's name, before the first line of it."""
@@ -280,7 +299,7 @@ class CallbackModule(CallbackBase):
         task = self._record(result)
         host = result.host.get_name()
         if result.is_changed():
-            task.changes[host] = report.describe_change(result.result, 99 if self._display.verbosity else 2)
+            task.changes[host] = report.changes_of(result.result)
         self._tell(result)
 
     def v2_runner_on_skipped(self, result: Any) -> None:
@@ -375,8 +394,11 @@ class CallbackModule(CallbackBase):
         numbers = {host: stats.summarize(host) for host in sorted(stats.processed)}
         failures = report.unrescued(self._failures, numbers)
         page = report.page_sections((stats.custom or {}).get("_run", {}).get("ashlar_page"))
+        plan = report.plan(self._plays) if context.CLIARGS.get("check") else None
 
-        if not failures and page:
+        if not failures and plan is not None:
+            self._plan(plan, [host for host in numbers if host not in plan and host != "localhost"])
+        elif not failures and page:
             self._page(page)
         if self._plays:
             changed = {host: each["changed"] for host, each in numbers.items()}
@@ -384,8 +406,13 @@ class CallbackModule(CallbackBase):
         self._print("", *(_painted_recap(host, each) for host, each in numbers.items()))
         if failures:
             command = self.get_option("command") or report.again(sys.argv)
-            self._print(*report.failure_summary(failures, len(numbers), command, paint, self._width))
-        self._write_timings(seconds, numbers)
+            self._print_always(*report.failure_summary(failures, len(numbers), command, paint, self._width))
+        self._write_timings(report.timings(self._plays, self._playbook, seconds, numbers, failures, plan))
+
+    def _plan(self, plan: Mapping[str, Any], unchanged: list[str]) -> None:
+        rolling = self._site_variables().get("component_rolling") or {}
+        for title, content in report.plan_sections(plan, unchanged, rolling).items():
+            self._print_always(*report.section(title, content, paint, self._width))
 
     def _page(self, page: Mapping[str, Any]) -> None:
         variables = self._site_variables()
@@ -397,7 +424,7 @@ class CallbackModule(CallbackBase):
                 "Versions", ", ".join(f"{name} {version}" for name, version in sorted(variables["artifact_versions"].items()))
             )
         for title, content in sections.items():
-            self._print(*report.section(title, content, paint, self._width))
+            self._print_always(*report.section(title, content, paint, self._width))
 
     def _site_variables(self) -> dict[str, Any]:
         """What the stack plugin gave to the group all; empty outside of a site."""
@@ -406,14 +433,12 @@ class CallbackModule(CallbackBase):
         group = inventory.groups.get("all") if inventory else None
         return dict(group.get_vars()) if group else {}
 
-    def _write_timings(self, seconds: float, numbers: Mapping[str, Mapping[str, int]]) -> None:
+    def _write_timings(self, timings: Mapping[str, Any]) -> None:
         path = self.get_option("timings")
         if not path:
             return
         try:
-            Path(path).write_text(
-                json.dumps(report.timings(self._plays, self._playbook, seconds, numbers), indent=1) + "\n", encoding="utf-8"
-            )
+            Path(path).write_text(json.dumps(timings, indent=1) + "\n", encoding="utf-8")
         except OSError as error:
             self._display.warning(f"the timings could not be written to {path} (ASHLAR_TIMINGS): {error.strerror}")
 

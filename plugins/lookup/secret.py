@@ -42,7 +42,7 @@ options:
     description: The site's folder for secrets; by default the variable C(site_credentials).
     type: path
 notes:
-  - In check mode nothing is written; a missing secret is a fixed text of the same format then.
+  - In check mode nothing is written; a text of the same format that is made from its name stands for a missing secret then.
 """
 
 EXAMPLES = r"""

@@ -25,6 +25,7 @@ _SECRET = re.compile(r"(?i)(pass|secret|token|key|credential)[^=:]*[=:]")
 
 # How modules say what they changed: key of the result to the verb, in the order in which it is told.
 _CHANGES = {
+    "contents": "obtained",
     "artifacts": "installed",
     "packages": "installed",
     "issued": "issued",
@@ -38,6 +39,21 @@ _CHANGES = {
     "reloaded": "reloaded",
     "stopped": "stopped",
 }
+
+# The same verbs as a plan has them.
+_WOULD = {
+    "obtained": "obtain",
+    "installed": "install",
+    "issued": "issue",
+    "wrote": "write",
+    "removed": "remove",
+    "started": "start",
+    "restarted": "restart",
+    "reloaded": "reload",
+    "stopped": "stop",
+}
+# Plays of these layers that do nothing to nodes: what they change is remembered on the controller.
+_BOOKKEEPING = ("lock", "placement", "record", "unlock")
 
 # What ssh says to what is most likely behind it; {at} is the host's address.
 _UNREACHABLE = {
@@ -64,14 +80,14 @@ def plain(text: str, _style: str) -> str:
 
 @dataclass
 class Task:
-    """One task of a play on all of its hosts; seconds are of the whole and of each host."""
+    """One task of a play on all of its hosts; seconds are of the whole and of each host, changes by host as L(changes_of) gives them."""
 
     play: str
     name: str
     started: float
     seconds: float = 0.0
     hosts: dict[str, float] = field(default_factory=dict)
-    changes: dict[str, str] = field(default_factory=dict)
+    changes: dict[str, dict[str, list[str]]] = field(default_factory=dict)
     failed: int = 0
 
 
@@ -144,8 +160,8 @@ def layer_and_name(play: str) -> tuple[str, str]:
     return (layer.strip(), name.strip()) if bar else ("", play.strip())
 
 
-def describe_change(result: Mapping[str, Any], most: int = 2) -> str:
-    """What a result says that it changed, such as C(wrote /etc/etcd/etcd.env; restarted etcd.service); empty when it does not say."""
+def changes_of(result: Mapping[str, Any]) -> dict[str, list[str]]:
+    """What a result says that it changed: verb, such as C(wrote) or C(restarted), to names; empty when it does not say."""
     told: dict[str, list[str]] = {}
     for key, verb in _CHANGES.items():
         value = result.get(key)
@@ -156,8 +172,17 @@ def describe_change(result: Mapping[str, Any], most: int = 2) -> str:
                 version = detail.get("to") if isinstance(detail, Mapping) else None
                 told.setdefault("removed" if version == "" else verb, []).append(f"{name} {version}" if version else str(name))
         elif isinstance(value, Sequence) and value:
-            told.setdefault(verb, []).extend(str(each) for each in value)
-    return "; ".join(f"{verb} {some(list(dict.fromkeys(names)), most)}" for verb, names in told.items())
+            told.setdefault(verb, []).extend(_named(each) for each in value if not isinstance(each, Mapping) or each.get("changed"))
+    return {verb: list(dict.fromkeys(names)) for verb, names in told.items() if names}
+
+
+def _named(each: Any) -> str:
+    return f"{each.get('name', '')} {each.get('version', '')}".strip() if isinstance(each, Mapping) else str(each)
+
+
+def describe(changes: Mapping[str, Sequence[str]], most: int = 2) -> str:
+    """Changes as a sentence, such as C(wrote /etc/etcd/etcd.env; restarted etcd.service)."""
+    return "; ".join(f"{verb} {some(names, most)}" for verb, names in changes.items())
 
 
 def play_line(play: Play, paint: Paint) -> str:
@@ -175,19 +200,68 @@ def play_line(play: Play, paint: Paint) -> str:
     return f"{label} {hosts:<12}{paint(outcome.ljust(14), style)}{duration(play.seconds):>12}"
 
 
-def change_lines(play: Play, paint: Paint, width: int = WIDTH) -> list[str]:
+def change_lines(play: Play, paint: Paint, width: int = WIDTH, most: int = 2) -> list[str]:
     """What a play changed, by task; hosts on which the same was done are told together."""
     lines = []
     for task in play.tasks:
         together: dict[str, list[str]] = {}
         for host, change in task.changes.items():
-            together.setdefault(change, []).append(host)
+            together.setdefault(describe(change, most), []).append(host)
         for change, hosts in together.items():
             everywhere = len(hosts) == len(play.hosts) and len(hosts) > 1
             on = "" if everywhere else f" ({some(sorted(hosts))})"
             lines += [paint(line, "changed") for line in _wrap(f"{task.name}{on}", width, "    ~ ", "      ")]
             lines += [paint(line, "muted") for line in _wrap(change, width, "      ", "      ")]
     return lines
+
+
+def plan(plays: Iterable[Play]) -> dict[str, dict[str, dict[str, list[str]]]]:
+    """What a run in check mode would do: host -> component -> verb (C(install), C(restart) ...) -> names. A task that does not say what it changes
+    counts by its name."""
+    hosts: dict[str, dict[str, dict[str, list[str]]]] = {}
+    for play in plays:
+        component = layer_and_name(play.name)[1].split()[0]
+        if component in _BOOKKEEPING:
+            continue
+        for task in play.tasks:
+            for host, changes in task.changes.items():
+                would = hosts.setdefault(host, {}).setdefault(component, {})
+                for verb, names in (changes or {"ensure:": [task.name]}).items():
+                    known = would.setdefault(_WOULD.get(verb, verb), [])
+                    known += [name for name in names if name not in known]
+    return hosts
+
+
+def plan_sections(
+    hosts: Mapping[str, Mapping[str, Mapping[str, Sequence[str]]]], unchanged: Iterable[str], rolling: Mapping[str, Any]
+) -> dict[str, Any]:
+    """A L(plan) as sections to print: by component, and by node. Hosts for which it is the same are told together.
+
+    :param unchanged: nodes of the run to which nothing would be done.
+    :param rolling: the variable C(component_rolling).
+    """
+    components: dict[str, dict[str, list[str]]] = {}
+    nodes: dict[str, list[str]] = {}
+    for host, changes in hosts.items():
+        for component, would in changes.items():
+            components.setdefault(component, {}).setdefault(describe(_counted(would)), []).append(host)
+        if host != "localhost":
+            units = [
+                f"{unit}{' in turn' if component in rolling else ''}"
+                for component, would in changes.items()
+                for unit in (*would.get("restart", ()), *would.get("stop", ()))
+            ]
+            nodes.setdefault(f"{count(len(changes), 'component')}, {'interrupts ' + ', '.join(units) if units else 'without interruption'}", []).append(host)
+    if same := list(unchanged):
+        nodes["nothing"] = same
+    told = {component: "\n".join(f"{text} ({some(sorted(names))})" for text, names in texts.items()) for component, texts in components.items()}
+    return {"What this would do": told or "nothing", "Nodes": {some(sorted(names), 4): text for text, names in nodes.items()}}
+
+
+def _counted(would: Mapping[str, Sequence[str]], most: int = 3) -> dict[str, Sequence[str]]:
+    """Without the names of many files and certificates; a unit or an artifact is always named."""
+    things = {"write": "file", "issue": "certificate"}
+    return {verb: [count(len(names), things[verb])] if verb in things and len(names) > most else names for verb, names in would.items()}
 
 
 def causes_of(result: Mapping[str, Any]) -> tuple[Cause, ...]:
@@ -424,7 +498,14 @@ def host_tasks(plays: Sequence[Play]) -> dict[str, int]:
     return counts
 
 
-def timings(plays: Sequence[Play], playbook: str, seconds: float, stats: Mapping[str, Mapping[str, int]]) -> dict[str, Any]:
+def timings(
+    plays: Sequence[Play],
+    playbook: str,
+    seconds: float,
+    stats: Mapping[str, Mapping[str, int]],
+    failures: Sequence[Failure] = (),
+    plan: Mapping[str, Any] | None = None,
+) -> dict[str, Any]:
     """Everything that was measured, for machines. All times are seconds; tasks are in the order in which they ran."""
     per_host = host_tasks(plays)
     return {
@@ -437,12 +518,18 @@ def timings(plays: Sequence[Play], playbook: str, seconds: float, stats: Mapping
                 "name": task.name,
                 "seconds": round(task.seconds, 3),
                 "hosts": {host: round(taken, 3) for host, taken in task.hosts.items()},
-                "changed": sorted(task.changes),
+                "changed": task.changes,
             }
             for play in plays
             for task in play.tasks
         ],
         "hosts": {host: {"host_tasks": per_host.get(host, 0), **dict(numbers)} for host, numbers in stats.items()},
+        "problems": [
+            {"host": failure.host, "task": failure.task, "message": f"{failure.host}: {cause.message}", "remedy": cause.remedy}
+            for failure in failures
+            for cause in failure.causes
+        ],
+        **({} if plan is None else {"plan": plan}),
     }
 
 

@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import base64
 import fcntl
+import hashlib
 import os
 import re
 import secrets
@@ -29,7 +30,12 @@ MAKERS: dict[str, Callable[[], str]] = {
     "key32": lambda: base64.b64encode(secrets.token_bytes(32)).decode(),
     "password": lambda: "".join(secrets.choice(ALPHABET) for _ in range(32)),
 }
-IN_CHECK_MODE = {"uuid": str(uuid.UUID(int=0)), "key32": base64.b64encode(bytes(32)).decode(), "password": "x" * 32}
+# What stands for a secret that is not there yet, from its name: secrets of different names are not the same.
+IN_CHECK_MODE: dict[str, Callable[[str], str]] = {
+    "uuid": lambda name: str(uuid.uuid5(uuid.NAMESPACE_URL, name)),
+    "key32": lambda name: base64.b64encode(hashlib.sha256(name.encode()).digest()).decode(),
+    "password": lambda name: hashlib.sha256(name.encode()).hexdigest()[:32],
+}
 NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.-]*(/[A-Za-z0-9_][A-Za-z0-9_.-]*)*")
 
 
@@ -106,7 +112,7 @@ def obtain(root: Path, name: str, kind: str, dry_run: bool, decrypt: Callable[[b
     try:
         found = read(path, decrypt)
         if found is None and dry_run:
-            return Secret(IN_CHECK_MODE[kind])
+            return Secret(IN_CHECK_MODE[kind](name))
         if found is None:
             for folder in reversed([parent for parent in path.parents if parent == root or root in parent.parents]):
                 folder.mkdir(mode=0o700, parents=folder == root, exist_ok=True)

@@ -3,12 +3,12 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+import json
 from pathlib import Path
 
-import pyrage
 import pytest
 
+from .support.backups import Keys
 from .support.key_value import KeyValueStore
 from .support.nodes import Node
 from .support.plan import Plan
@@ -20,39 +20,22 @@ pytestmark = [pytest.mark.disruptive, pytest.mark.destructive, pytest.mark.needs
 RUNNING = "systemctl list-units --state=active,activating --type=service,timer,path --plain --no-legend | cut -d' ' -f1"
 
 
-@dataclass(frozen=True)
-class Keys:
-    """Who may open backups: a public key, and the file with the secret one. `folder` is where backups are."""
-
-    public: str
-    file: Path
-    folder: Path
-
-    def written(self, plan: Plan) -> None:
-        run(plan, "backup", "-e", f"to={self.folder}", "-e", f"recipients={self.public}")
-
-
 @pytest.fixture(scope="module")
 def keys(tmp_path_factory: pytest.TempPathFactory) -> Keys:
-    folder = tmp_path_factory.mktemp("backups")
-    identity = pyrage.x25519.Identity.generate()
-    file = folder / "identity.txt"
-    file.touch(0o600)
-    file.write_text(f"{identity}\n")
-    (folder / "there").mkdir()
-    return Keys(str(identity.to_public()), file, folder / "there")
+    return Keys.made(tmp_path_factory.mktemp("backups"))
 
 
 def test_a_site_goes_back_to_what_a_backup_has(keys: Keys, plan: Plan, key_value: KeyValueStore, key: str) -> None:
     first, *others = key_value.members
     key_value.put(first, f"{key}/before", "kept")
     keys.written(plan)
+    known = json.loads(first.run("cat /var/lib/ashlar/backup.json"))
+    assert (known["name"], known["bytes"]) == [(file.name, file.stat().st_size) for file in keys.folder.iterdir()][-1]
     key_value.put(first, f"{key}/after", "lost")
     key_value.forget(first, f"{key}/before")
-    restore = ["restore", "-e", f"backup={keys.folder}", "-e", f"identity={keys.file}"]
-    code, said = playbook(plan, *restore, "-e", "restore=another")
+    code, said = playbook(plan, *keys.restore, "-e", "restore=another")
     assert code == 2 and "is not the name of this site" in words(said)
-    run(plan, *restore, "-e", f"restore={plan.site}")
+    run(plan, *keys.restore, "-e", f"restore={plan.site}")
     for node in (first, *others):
         assert key_value.get(node, f"{key}/", below=True) == ["kept"], node.name
         assert key_value.voters(node) == {member.name for member in key_value.members}

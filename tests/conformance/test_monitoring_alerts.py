@@ -6,14 +6,17 @@ from __future__ import annotations
 import json
 import time
 from collections.abc import Callable
+from pathlib import Path
 
 import pytest
 
+from .support.backups import Keys
 from .support.figures import Tell
 from .support.monitoring import Monitoring
 from .support.nodes import Node
 from .support.plan import Plan
 from .support.power import Power, reachable
+from .support.site import run
 from .support.waiting import at_once, holds, until
 
 pytestmark = [pytest.mark.needs("monitoring"), pytest.mark.needs("alertmanager")]
@@ -137,6 +140,22 @@ def test_a_killed_alertmanager_forgets_nothing(monitoring: Monitoring, tell: Tel
             until("the replicas are a cluster again", lambda: len(peers(monitoring, other)) == len(replicas))  # noqa: B023
         finally:
             node.run(f"{SILENCE} expire {silence}")
+
+
+@pytest.mark.scenario("monitoring")
+@pytest.mark.disruptive
+@pytest.mark.destructive
+def test_silences_come_back_with_a_backup(monitoring: Monitoring, plan: Plan, tmp_path: Path) -> None:
+    keys, node = Keys.made(tmp_path), monitoring.nodes[monitoring.replicas("alertmanager")[0]]
+    lost, kept = (node.run(f"{SILENCE} add --author={name} --comment=probe --duration=1h alertname=AshlarConformance").strip() for name in ("lost", "kept"))
+    try:
+        keys.written(plan)
+        node.run(f"{SILENCE} expire {lost}")
+        run(plan, *keys.restore, "-e", f"restore={plan.site}")
+        found = json.loads(node.run(f"{SILENCE} query --output=json alertname=AshlarConformance"))
+        assert sorted((one["createdBy"], one["id"] == kept) for one in found) == [("kept", True), ("lost", False)], found
+    finally:
+        node.run(f"{SILENCE} query --quiet alertname=AshlarConformance | xargs -r {SILENCE} expire")
 
 
 def peers(monitoring: Monitoring, replica: str) -> list[dict[str, str]]:

@@ -123,7 +123,24 @@ def restarts() -> dict[str, tuple[int, int]]:
     return {node: (int(times["ActiveExitTimestampMonotonic"]), int(times["ActiveEnterTimestampMonotonic"])) for node, times in shown.items()}
 
 
-def test_it_comes_up_and_a_second_run_changes_nothing(collection: Path, bare: list[str]) -> None:
+def planned(root: Path, tmp_path: Path, *arguments: str) -> tuple[str, dict[str, Any]]:
+    """What plan.yml printed, and the plan that it wrote: node -> component -> verb -> names."""
+    file = tmp_path / "plan.json"
+    code, said = playbook(root, "-e", f"plan_file={file}", *arguments, name="playbooks/plan.yml")
+    assert code == 0 and changes(said) == {"0"}
+    return said, json.loads(file.read_text())["plan"]
+
+
+def test_the_plan_of_bare_machines_has_all_that_would_be_installed_and_touches_none(collection: Path, bare: list[str], tmp_path: Path) -> None:
+    said, plan = planned(collection, tmp_path)
+    assert set(plan) >= set(NODES) and "toy-store.service" in plan["node1"]["toy_store"]["start"]
+    assert any(name.startswith("toy_scripts ") for name in plan["node1"]["artifacts"]["install"])
+    assert "toy_store" not in plan["node4"] and "start toy-orchestrator.service" in said
+    assert on("node4", MACHINE).splitlines() == bare
+    assert not (SITE / "credentials/toy").exists() and not (SITE / "state/placement.yml").exists()
+
+
+def test_it_comes_up_and_a_second_run_changes_nothing(collection: Path, bare: list[str], tmp_path: Path) -> None:
     said = installed(collection)
     assert "coordination | toy_store" in (collection / "site.yml").read_text()
     assert "it runs on every node" in said, "the closing page has its lines"
@@ -131,12 +148,17 @@ def test_it_comes_up_and_a_second_run_changes_nothing(collection: Path, bare: li
     assert all("elements = { 10.77.0.0/16 }" in text for text in everywhere("nft list set inet ashlar containers").values())
     said = installed(collection)
     assert changes(said) == {"0"}
+    said, plan = planned(collection, tmp_path)
+    assert plan == {} and re.search(r"What this would do\n +nothing\n", said)
 
 
-def test_a_changed_option_and_a_new_program_restart_one_store_after_another(collection: Path) -> None:
+def test_a_changed_option_and_a_new_program_restart_one_store_after_another(collection: Path, tmp_path: Path) -> None:
     before = restarts()
     with (collection / "programs/toy_scripts/store").open("a") as script:
         script.write("# A new release.\n")
+    said, plan = planned(collection, tmp_path, "-e", json.dumps({"toy_store_port": 7002}))
+    assert {node for node in NODES if "toy-store.service" in plan[node].get("toy_store", {}).get("restart", ())} == set(STORES)
+    assert "interrupts toy-store.service in turn" in said and restarts() == before
     said = installed(collection, "-e", json.dumps({"toy_store_port": 7002}))
     after = restarts()
     assert "toy-store.service" in said

@@ -193,6 +193,9 @@ def test_check_mode_sends_nothing(site: Site) -> None:
     status, results, printed = site.play("--check", "--diff", hosts="n1")
     assert status == 0 and results["n1"]["changed"] and "+etcd: 1.0.0" in printed
     assert not (site.path / "n1/opt").exists()
+    # A plan is made before anything is obtained, too.
+    status, results, printed = site.play("--check", hosts="n1", versions={"etcd": "9.9.9", "flannel": "0.9.0"})
+    assert status == 0 and results["n1"]["artifacts"]["etcd"]["to"] == "9.9.9", printed
 
 
 def test_a_damaged_store_is_never_installed(site: Site) -> None:

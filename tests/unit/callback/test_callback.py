@@ -88,6 +88,20 @@ def test_a_good_run_ends_with_the_page_and_tells_machines_its_numbers(command: l
     assert json.loads(timings.read_text())["hosts"]["n2"]["host_tasks"] == 3
 
 
+def test_check_mode_ends_with_the_plan_which_can_be_all_that_is_printed(command: list[str], tmp_path: Path) -> None:
+    timings = tmp_path / "timings.json"
+    brief = environment(ASHLAR_TIMINGS=str(timings), ASHLAR_BRIEF="true")
+    done = subprocess.run([*command, "--check"], env=brief, capture_output=True, text=True, check=False)
+    assert (done.returncode, done.stderr) == (0, "")
+    assert done.stdout == (
+        "\nWhat this would do\n  hosts  ensure: Something is installed (n1)\n\nNodes\n  n1  1 component, without interruption\n  n2  nothing\n"
+    )
+    assert json.loads(timings.read_text())["plan"] == {"n1": {"hosts": {"ensure:": ["Something is installed"]}}}
+    done = subprocess.run([*command, "--check", "-e", '{"fails": true}'], env=brief, capture_output=True, text=True, check=False)
+    assert done.returncode == 2 and done.stdout.startswith("\nFailed on 1 of 2 hosts\n")
+    assert [problem["message"] for problem in json.loads(timings.read_text())["problems"]] == ["n2: no leader"]
+
+
 def test_a_failed_run_ends_with_what_to_do(command: list[str]) -> None:
     done = subprocess.run(
         [*command, "-e", '{"fails": true}'], env=environment(ASHLAR_COMMAND="make site"), capture_output=True, text=True, check=False

@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import json
+from typing import Any
 
 import pytest
 from ansible_collections.ashlar.stack.plugins.plugin_utils.report import (
@@ -14,7 +15,8 @@ from ansible_collections.ashlar.stack.plugins.plugin_utils.report import (
     again,
     causes_of,
     change_lines,
-    describe_change,
+    changes_of,
+    describe,
     duration,
     failure_summary,
     figures,
@@ -22,6 +24,8 @@ from ansible_collections.ashlar.stack.plugins.plugin_utils.report import (
     node_rows,
     page_sections,
     plain,
+    plan,
+    plan_sections,
     play_line,
     recap_line,
     section,
@@ -34,7 +38,7 @@ from ansible_collections.ashlar.stack.plugins.plugin_utils.report import (
 
 def a_play() -> Play:
     installed = Task("coordination | etcd", "Etcd is installed and started", 0.0, 1.25, {"n1": 1.2, "n2": 0.9, "n3": 1.0})
-    installed.changes = {"n1": "wrote /etc/etcd/etcd.env; restarted etcd.service", "n2": "", "n3": ""}
+    installed.changes = {"n1": {"wrote": ["/etc/etcd/etcd.env"], "restarted": ["etcd.service"]}, "n2": {}, "n3": {}}
     valid = Task("coordination | etcd", "The role's variables are valid", 0.0, 0.01, {"n1": 0.0, "n2": 0.0, "n3": 0.0})
     return Play("coordination | etcd", 0.0, 1.3, [valid, installed])
 
@@ -73,17 +77,23 @@ def test_hosts_on_which_the_same_changed_are_told_together() -> None:
     ]
 
 
+def told(result: dict[str, Any]) -> str:
+    return describe(changes_of(result))
+
+
 def test_what_changed_is_told_from_the_results_of_the_modules() -> None:
     tree = {"changed_paths": ["/etc/a", "/etc/b", "/etc/c", "/etc/d"], "removed_paths": [], "started": [], "restarted": ["etcd.service"]}
-    assert describe_change(tree) == "wrote /etc/a, /etc/b and 2 more; restarted etcd.service"
-    assert describe_change({"artifacts": {"etcd": {"from": "", "to": "3.7.3"}}, "packages": ["nftables"]}) == (
+    assert told(tree) == "wrote /etc/a, /etc/b and 2 more; restarted etcd.service"
+    assert told({"artifacts": {"etcd": {"from": "", "to": "3.7.3"}}, "packages": ["nftables"]}) == (
         "installed etcd 3.7.3, nftables"
     )
-    assert describe_change({"issued": {"etcd/server": "is missing"}}) == "issued etcd/server"
+    assert told({"issued": {"etcd/server": "is missing"}}) == "issued etcd/server"
     left = {"artifacts": {"etcd": {"from": "3.7.3", "to": ""}}, "removed": {"etcd": ["3.7.3"]}}
-    assert describe_change(left) == "removed etcd"
-    assert describe_change({"dest": "/etc/motd"}) == "wrote /etc/motd"
-    assert describe_change({"rc": 0}) == ""
+    assert told(left) == "removed etcd"
+    assert told({"dest": "/etc/motd"}) == "wrote /etc/motd"
+    obtained, there = {"name": "etcd", "version": "3.7.3", "changed": True}, {"name": "runc", "version": "1.5.2", "changed": False}
+    assert told({"contents": [obtained, there]}) == "obtained etcd 3.7.3"
+    assert told({"contents": [there]}) == told({"rc": 0}) == ""
 
 
 def test_every_problem_of_a_host_has_its_own_remedy() -> None:
@@ -275,8 +285,39 @@ def test_timings_are_for_machines() -> None:
         "name": "Etcd is installed and started",
         "seconds": 1.25,
         "hosts": {"n1": 1.2, "n2": 0.9, "n3": 1.0},
-        "changed": ["n1", "n2", "n3"],
+        "changed": {"n1": {"wrote": ["/etc/etcd/etcd.env"], "restarted": ["etcd.service"]}, "n2": {}, "n3": {}},
     }
+    assert written["problems"] == [] and "plan" not in written
+    failure = Failure("n1", "10.0.0.1", "base | hosts: Fit", "", (Cause("has 1 CPU", "give it more"),))
+    written = timings([], "site.yml", 1.5, {}, [failure], {})
+    assert written["problems"] == [{"host": "n1", "task": "base | hosts: Fit", "message": "n1: has 1 CPU", "remedy": "give it more"}]
+    assert written["plan"] == {}
+
+
+def test_a_plan_is_told_by_component_and_by_node() -> None:
+    etcd, bookkeeping = a_play(), Play("every layer | record", 0.0, 0.1, [Task("every layer | record", "Recorded", 0.0, 0.1, {"n1": 0.1}, {"n1": {}})])
+    files = [f"/etc/consul/{number}" for number in range(9)]
+    written = Task("coordination | consul tokens", "Consul", 0.0, 0.1, {"n3": 0.1}, {"n3": {"wrote": files, "stopped": ["old.service"]}})
+    would = plan([etcd, bookkeeping, Play("coordination | consul tokens", 0.0, 0.1, [written])])
+    ensured = {"ensure:": ["Etcd is installed and started"]}
+    assert would == {
+        "n1": {"etcd": {"write": ["/etc/etcd/etcd.env"], "restart": ["etcd.service"]}},
+        "n2": {"etcd": ensured},
+        "n3": {"etcd": ensured, "consul": {"write": files, "stop": ["old.service"]}},
+    }
+    assert plan_sections(would, ["n4"], {"etcd": {}}) == {
+        "What this would do": {
+            "etcd": "write /etc/etcd/etcd.env; restart etcd.service (n1)\nensure: Etcd is installed and started (n2, n3)",
+            "consul": "write 9 files; stop old.service (n3)",
+        },
+        "Nodes": {
+            "n1": "1 component, interrupts etcd.service in turn",
+            "n2": "1 component, without interruption",
+            "n3": "2 components, interrupts old.service",
+            "n4": "nothing",
+        },
+    }
+    assert plan_sections({}, ["n1", "n2"], {}) == {"What this would do": "nothing", "Nodes": {"n1, n2": "nothing"}}
 
 
 def test_the_recap_is_what_tools_look_for() -> None:

@@ -41,6 +41,10 @@ def test_kinds(tmp_path: Path) -> None:
 
 
 def test_check_mode_writes_nothing(tmp_path: Path) -> None:
+    for kind in secrets.MAKERS:
+        found = {name: obtain(tmp_path, name, kind, True) for name in ("a/b", "a/c")}
+        assert len(set(found.values())) == 2, "what needs a secret of its own has one"
+        assert found["a/b"] == obtain(tmp_path, "a/b", kind, True)
     uuid.UUID(obtain(tmp_path, "a/b", "uuid", True))
     assert list(tmp_path.iterdir()) == []
 

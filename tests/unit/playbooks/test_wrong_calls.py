@@ -36,6 +36,7 @@ CALLS = [
     ("backup", ["to=/srv/backups"], "No recipient is named."),
     ("backup", ["to=backups", "recipients=age1x"], "'backups' is no destination. Allowed: an absolute folder such as /srv/backups, ssh://"),
     ("backup", ["to=/tmp", "recipients=age1x"], "recipients: number 1 is 'age1x'. Allowed: public keys of age"),
+    ("backup_timer", [], "Nothing says when: -e timer=daily, or off. Nothing was changed."),
     ("restore", [], "No backup is named: give -e backup=<file, or folder, ssh:// or s3:// with backups>."),
     ("restore", ["backup=/srv/backups"], "No key is named: give -e identity=<file with the secret key>."),
     ("restore", ["backup=/nowhere", "identity=/nowhere"], "identity: /nowhere is not there. Name the file with the secret key"),

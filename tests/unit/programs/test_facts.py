@@ -48,7 +48,8 @@ def host(tmp_path: Path) -> Path:
     (tmp_path / "etc/ashlar/pki/ca/etcd.crt").write_bytes(certificate(END) + certificate(END + datetime.timedelta(days=1)))
     (tmp_path / "opt/ashlar/etcd/current").symlink_to("/opt/ashlar/etcd/3.7.3")
     (tmp_path / "etc/os-release").write_text('NAME="Debian"\nPRETTY_NAME="Debian GNU/Linux 13 (trixie)"\n')
-    settings = {"info": {"release": "2026.11"}, "certificates": [{"component": "kubernetes_node", "name": "server", "path": "/var/lib/kubelet/pki/none.pem"}]}
+    kubelet = {"component": "kubernetes_node", "name": "server", "path": "/var/lib/kubelet/pki/none.pem"}
+    settings = {"info": {"release": "2026.11"}, "certificates": [kubelet], "backup_max_age_seconds": 0}
     (tmp_path / "etc/ashlar/facts.json").write_text(json.dumps(settings))
     return tmp_path
 
@@ -100,3 +101,17 @@ def test_without_settings_it_says_what_to_do_and_leaves_what_was_told(facts: Mod
     assert facts.main(host) == 1
     assert "written by site.yml" in capsys.readouterr().err
     assert told(host) == before
+
+
+def test_what_is_known_of_backups_is_told(facts: ModuleType, host: Path) -> None:
+    assert facts.main(host) == 0 and not [line for line in told(host) if "backup" in line]
+    (host / "var/lib/ashlar").mkdir()
+    (host / "var/lib/ashlar/backup.json").write_text('{"name": "prod-1.tar.age", "time": 1700000000, "bytes": 4096}')
+    settings = json.loads((host / "etc/ashlar/facts.json").read_text())
+    (host / "etc/ashlar/facts.json").write_text(json.dumps({**settings, "backup_max_age_seconds": 93600}))
+    assert facts.main(host) == 0
+    assert [line for line in told(host) if "backup" in line] == [
+        "ashlar_backup_max_age_seconds 93600",
+        "ashlar_backup_timestamp_seconds 1700000000",
+        "ashlar_backup_size_bytes 4096",
+    ]

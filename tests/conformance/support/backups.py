@@ -1,0 +1,40 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Backups of a site, and who may open them."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import pyrage
+
+from .plan import Plan
+from .site import run
+
+
+@dataclass(frozen=True)
+class Keys:
+    """Who may open backups: a public key, and the file with the secret one. `folder` is where backups are."""
+
+    public: str
+    file: Path
+    folder: Path
+
+    @classmethod
+    def made(cls, folder: Path) -> Keys:
+        """A new key pair in this folder, and an empty one below it for backups."""
+        identity = pyrage.x25519.Identity.generate()
+        file = folder / "identity.txt"
+        file.touch(0o600)
+        file.write_text(f"{identity}\n")
+        (folder / "there").mkdir()
+        return cls(str(identity.to_public()), file, folder / "there")
+
+    def written(self, plan: Plan) -> None:
+        """There is one more backup."""
+        run(plan, "backup", "-e", f"to={self.folder}", "-e", f"recipients={self.public}")
+
+    @property
+    def restore(self) -> list[str]:
+        """The words of a restore of the last one, which lacks the site's name."""
+        return ["restore", "-e", f"backup={self.folder}", "-e", f"identity={self.file}"]
