@@ -19,7 +19,7 @@ description:
     site's nodes, versions, slowest tasks and numbers. It maps titles to pairs, to a list of rows, or to text.
   - C(-v) shows every task, C(-vv) its results, C(--diff) differences.
   - The line of each host's numbers (C(ok= changed= ...)) is printed as by the default callback, since tools look for it.
-  - In check mode it ends with the plan instead, that is, what would be done to which nodes, and which units would be interrupted.
+  - C(site.yml) in check mode ends with its plan instead, that is, what would be done to which nodes, and which units would be interrupted.
 extends_documentation_fragment:
   - result_format_callback
 options:
@@ -32,7 +32,7 @@ options:
   timings:
     description:
       - A file into which times and changes of all tasks by host, and the numbers of all hosts, are written as JSON at the end. With C(problems), what
-        failed, and in check mode C(plan).
+        failed, and after C(site.yml) in check mode C(plan).
     type: path
     env:
       - name: ASHLAR_TIMINGS
@@ -394,7 +394,8 @@ class CallbackModule(CallbackBase):
         numbers = {host: stats.summarize(host) for host in sorted(stats.processed)}
         failures = report.unrescued(self._failures, numbers)
         page = report.page_sections((stats.custom or {}).get("_run", {}).get("ashlar_page"))
-        plan = report.plan(self._plays) if context.CLIARGS.get("check") else None
+        # Other playbooks have a plan of their own, of which this would be a part.
+        plan = report.plan(self._plays) if context.CLIARGS.get("check") and self._playbook == "site.yml" else None
 
         if not failures and plan is not None:
             self._plan(plan, [host for host in numbers if host not in plan and host != "localhost"])

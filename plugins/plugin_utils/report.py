@@ -52,7 +52,7 @@ _WOULD = {
     "reloaded": "reload",
     "stopped": "stop",
 }
-# Plays of these layers that do nothing to nodes: what they change is remembered on the controller.
+# Plays that do nothing to nodes: what they change is remembered on the controller.
 _BOOKKEEPING = ("lock", "placement", "record", "unlock")
 
 # What ssh says to what is most likely behind it; {at} is the host's address.

@@ -38,7 +38,8 @@ def site(folder: Path) -> Path:
         (place / name).write_bytes(content)
         (place / name).chmod(mode)
     (place / "credentials").chmod(0o700)
-    for name in ("state/lock.json", "20-stack.yml~", ".20-stack.yml.swp", "#20-stack.yml#"):
+    (place / "state/restore").mkdir()
+    for name in ("state/lock.json", "state/restore/manifest.json", "20-stack.yml~", ".20-stack.yml.swp", "#20-stack.yml#"):
         (place / name).write_text("not of the site")
     (place / ".#20-stack.yml").symlink_to("somebody@somewhere.4711")
     return place

@@ -19,8 +19,8 @@ FORMAT = 1
 MANIFEST = "manifest.json"
 SITE, PARTS = "site", "parts"
 CHUNK = 1 << 20
-LEFT_OUT = {"state/lock.json"}
-"""Of the site's folder: which run changes it now."""
+LEFT_OUT = {"state/lock.json", "state/restore"}
+"""Of the site's folder: which run changes it now, and the backup that a restore has opened."""
 EDITORS = re.compile(r".*~|\.#.*|#.*#|\..*\.sw[a-z]|4913")
 """Names that editors leave behind: emacs, vim."""
 

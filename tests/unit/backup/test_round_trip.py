@@ -40,7 +40,7 @@ def test_what_goes_in_comes_out_with_its_modes_whatever_the_umask_is(umask: None
     assert told["parts"] == {"etcd": {"snapshot.db": str(into / "parts/etcd/snapshot.db")}} and told["site"] == str(into / "site")
     assert (told["name"], told["about"]) == (file.name, ABOUT)
     assert told["created"].replace("-", "").replace(":", "") in file.name
-    assert contents(into / "site") == FILES, "all of the site, and neither its lock nor what editors leave"
+    assert contents(into / "site") == FILES, "all of the site, and neither its lock, nor an opened backup, nor what editors leave"
     assert contents(into / "parts") == {"etcd/snapshot.db": (snapshot.read_bytes(), 0o600)}
     assert (into.stat().st_mode & 0o777, (into / "site/credentials").stat().st_mode & 0o777) == (0o700, 0o700)
     assert stage.opened() == ["opened"]

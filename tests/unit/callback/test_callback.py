@@ -89,7 +89,9 @@ def test_a_good_run_ends_with_the_page_and_tells_machines_its_numbers(command: l
 
 
 def test_check_mode_ends_with_the_plan_which_can_be_all_that_is_printed(command: list[str], tmp_path: Path) -> None:
-    timings = tmp_path / "timings.json"
+    timings, site = tmp_path / "timings.json", tmp_path / "site.yml"
+    (tmp_path / "play.yml").rename(site)
+    command[-1] = str(site)
     brief = environment(ASHLAR_TIMINGS=str(timings), ASHLAR_BRIEF="true")
     done = subprocess.run([*command, "--check"], env=brief, capture_output=True, text=True, check=False)
     assert (done.returncode, done.stderr) == (0, "")
