@@ -24,6 +24,7 @@ from typing import IO, Any
 
 from ansible_collections.ashlar.stack.plugins.plugin_utils.machines.options import path_of
 from ansible_collections.ashlar.stack.plugins.plugin_utils.machines.states.model import StateFault
+from ansible_collections.ashlar.stack.plugins.plugin_utils.machines.states.source import local_state
 from ansible_collections.ashlar.stack.plugins.plugin_utils.machines.states.tool import Tool, find_tool
 from ansible_collections.ashlar.stack.plugins.plugin_utils.site.models import SiteError
 from ansible_collections.ashlar.stack.plugins.plugin_utils.site.reading import read_yaml
@@ -273,6 +274,7 @@ class Applier:
 
         :raises MachinesError: the tool fails.
         """
+        self._check_state()
         folder = Path(tempfile.mkdtemp(prefix="ashlar-plan-"))
         try:
             self._run("init", input=False, no_color=True)
@@ -296,6 +298,17 @@ class Applier:
         :raises MachinesError: it failed. What was made till then is in the state, and the next run goes on from there.
         """
         self._run("apply", str(plan), input=False, no_color=True, lock_timeout=f"{LOCK_SECONDS}s")
+
+    def _check_state(self) -> None:
+        """A local state is written in place: of a run that was killed in that moment an empty file is left, which the tool takes for no machines at all."""
+        state = local_state(self.root.folder, self.root.workspace, self.environment)
+        backup = state.with_name(f"{state.name}.backup")
+        if state.is_file() and not state.stat().st_size and backup.is_file() and backup.stat().st_size:
+            raise MachinesError(
+                f"{self.root.shown}: its state {state} is empty, since a run was killed while it wrote it; all machines would be made a second time. "
+                f"Copy {backup.name}, which is from before that run, over it. What the killed run made is not in it: look for that at the provider, "
+                "and remove it or `tofu import` it. Nothing was changed."
+            )
 
     def _run(self, command: str, *arguments: str, **options: Any) -> str:
         try:

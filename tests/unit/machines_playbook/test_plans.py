@@ -198,6 +198,19 @@ def test_a_tool_that_fails_is_one_clear_error(script: str, words: str, stage: St
     assert time.monotonic() - begun < 15
 
 
+def test_an_empty_state_beside_a_backup_is_not_taken_for_a_new_site(stage: Stage) -> None:
+    applier = stage.applier("exit 0")
+    state = stage.folder / "root/terraform.tfstate.d/eu/terraform.tfstate"
+    state.parent.mkdir(parents=True)
+    state.touch()
+    applier._check_state()
+    state.with_name("terraform.tfstate.backup").write_text("{}")
+    with pytest.raises(MachinesError, match=r"is empty, since a run was killed.*Copy terraform[.]tfstate[.]backup"), applier.plan():
+        raise AssertionError("it was planned")
+    state.write_text("{}")
+    applier._check_state()
+
+
 def test_secrets_of_the_environment_are_not_repeated(stage: Stage) -> None:
     applier = stage.applier('echo "Error: bad password hunter22hunter22" >&2; exit 1', OS_PASSWORD="hunter22hunter22")
     with pytest.raises(MachinesError, match=r"bad password \*\*\*"), applier.plan():

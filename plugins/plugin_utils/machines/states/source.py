@@ -138,8 +138,7 @@ def _read_root(source: Source, environment: Mapping[str, str], limits: Limits) -
             raise StateFault("holds no files of Terraform (*.tf), so it is no root. Correct the path.")
     except OSError as error:
         raise StateFault(f"can't be read: {error.strerror}. Let the user who runs Ansible read it.") from None
-    workspace = source.workspace or environment.get("TF_WORKSPACE") or _selected_workspace(root)
-    _check_lock(root / "terraform.tfstate" if workspace == "default" else root / "terraform.tfstate.d" / workspace / "terraform.tfstate")
+    _check_lock(local_state(root, source.workspace, environment))
     tool = Tool(find_tool(source.binary, environment), root, environment, limits.timeout_seconds)
     if source.workspace:
         _check_workspace(tool, source.workspace)
@@ -232,6 +231,12 @@ def _is_locked(state: Path) -> bool:
     except OSError:
         return True
     return False
+
+
+def local_state(root: Path, workspace: str | None, environment: Mapping[str, str]) -> Path:
+    """The file of a root's state, where the root has no other backend; of the workspace that is chosen where none is named."""
+    name = workspace or environment.get("TF_WORKSPACE") or _selected_workspace(root)
+    return root / "terraform.tfstate" if name == "default" else root / "terraform.tfstate.d" / name / "terraform.tfstate"
 
 
 def _selected_workspace(root: Path) -> str:
