@@ -44,7 +44,10 @@ class LookupModule(LookupBase):
     def run(self, terms: list[str], variables: dict[str, Any] | None = None, **kwargs: Any) -> list[str]:
         self.set_options(var_options=variables, direct=kwargs)
         values = variables or {}
-        folder = Path(self._templar.template(values["site_credentials"])) / "authorities"
+        credentials = self._templar.template(values.get("site_credentials")) if self._templar else None
+        if not credentials:
+            raise AnsibleError("authority: the variable site_credentials is not set (the stack inventory plugin sets it).")
+        folder = Path(credentials) / "authorities"
         return [self._read(folder / str(term) / "ca.crt", bool(values.get("ansible_check_mode"))) for term in terms]
 
     @staticmethod

@@ -205,8 +205,8 @@ def change_lines(play: Play, paint: Paint, width: int = WIDTH, most: int = 2) ->
     lines = []
     for task in play.tasks:
         together: dict[str, list[str]] = {}
-        for host, change in task.changes.items():
-            together.setdefault(describe(change, most), []).append(host)
+        for host, changes in task.changes.items():
+            together.setdefault(describe(changes, most), []).append(host)
         for change, hosts in together.items():
             everywhere = len(hosts) == len(play.hosts) and len(hosts) > 1
             on = "" if everywhere else f" ({some(sorted(hosts))})"
