@@ -12,7 +12,7 @@ import pytest
 from .support.nodes import Node
 from .support.plan import Plan
 from .support.site import changes, run, words
-from .support.waiting import at_once, until
+from .support.waiting import at_once
 
 pytestmark = pytest.mark.scenario("default")
 
@@ -25,16 +25,6 @@ def planned(plan: Plan, folder: Path, *arguments: str) -> tuple[str, dict[str, A
     said = run(plan, "plan", "-e", f"plan_file={file}", *arguments)
     assert changes(said) == {"0"}
     return words(said), json.loads(file.read_text())["plan"]
-
-
-def test_nothing_is_planned_for_a_site_that_is_as_it_is_described(plan: Plan, tmp_path: Path) -> None:
-    def look() -> str:
-        said, found = planned(plan, tmp_path)
-        assert found == {}
-        return said
-
-    # Of an object of the API whose status changes in the moment it is compared, kubernetes.core says that it would change.
-    assert "What this would do nothing" in until("nothing is planned", look, seconds=300)
 
 
 @pytest.mark.needs("etcd")
