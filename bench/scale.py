@@ -5,8 +5,9 @@
     bench/scale.py --nodes 1000
 
 1. `ansible-inventory --list --export` with the stack plugin, beside the same hosts without it: seconds and peak memory.
-2. Every certificate of every node issued (and looked at again, when nothing is due), as the certificates action does it, in one process.
-3. The certificates action itself through ansible-playbook, on as many hosts as `--acted` says, with a local connection and a folder a
+2. What upgrade.yml shows of an upgrade to the next release before it touches a host: versions, turns, the order in which nodes are drained.
+3. Every certificate of every node issued (and looked at again, when nothing is due), as the certificates action does it, in one process.
+4. The certificates action itself through ansible-playbook, on as many hosts as `--acted` says, with a local connection and a folder a
    host as its root: what one host costs including Ansible's own work. Nothing outside of a temporary folder is written.
 """
 
@@ -25,6 +26,7 @@ from typing import Any
 
 import jinja2
 import yaml
+from ansible.plugins.filter.core import FilterModule
 from measure import ROOT, Spent, spend
 
 sys.path[:0] = [str(ROOT / ".collections"), str(ROOT / "tests")]
@@ -110,6 +112,25 @@ def play(folder: Path, acted: int) -> tuple[Spent, Spent, Spent]:
     return spend(several), spend(several), spend(one)
 
 
+def upgrade(folder: Path, versions: Mapping[str, str]) -> Spent:
+    """The plan of an upgrade of all nodes from these versions to those of the release after the site's."""
+    state, stack = folder / "site/state", folder / "site/20-stack.yml"
+    content = yaml.safe_load(stack.read_text())
+    later = min((path.stem for path in (ROOT / "releases").glob("*.yml") if path.stem > content["release"]), default="")
+    if not later:
+        raise SystemExit(f"bench: there is no release after {content['release']} to upgrade to")
+    state.mkdir()
+    (state / "installed.json").write_text(json.dumps({"release": content["release"], "versions": dict(versions)}))
+    stack.write_text(yaml.safe_dump({**content, "release": later}, sort_keys=False))
+    # Its first play; the next ones would wait for hosts that are not there.
+    plan = yaml.safe_dump(yaml.safe_load((ROOT / "playbooks/upgrade.yml").read_text())[:1]).replace("tasks/", f"{ROOT}/playbooks/tasks/")
+    (folder / "upgrade.yml").write_text(plan)
+    spent = spend([str(BIN / "ansible-playbook"), "-i", str(folder / "site"), str(folder / "upgrade.yml"), "--check"])
+    if "Then drained, upgraded and put back" not in spent.output:
+        raise SystemExit(f"bench: upgrade.yml showed no plan:\n{spent.output[-4000:]}")
+    return spent
+
+
 def defaults() -> dict[str, Any]:
     """The variables of all roles, which templates of manifests may name."""
     merged: dict[str, Any] = {}
@@ -139,6 +160,7 @@ def main() -> int:
         known.update(told["all"]["vars"], groups={name: group.get("hosts", []) for name, group in told.items()})
         variables = told["_meta"]["hostvars"]
         environment = jinja2.Environment(undefined=jinja2.StrictUndefined)
+        environment.filters.update(FilterModule().filters())
         asked = {host: specs({**known, **of}, host, environment) for host, of in variables.items() if "node_certificates" in of}
         result: dict[str, Any] = {
             "nodes": options.nodes,
@@ -151,6 +173,8 @@ def main() -> int:
             },
             "own_peak_mib": round(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024, 1),
         }
+        planned_upgrade = upgrade(folder, told["all"]["vars"]["artifact_versions"])
+        result["upgrade_plan"] = {"seconds": planned_upgrade.seconds, "peak_mib": planned_upgrade.peak_mib}
         if options.acted:
             acted = min(options.acted, options.nodes)
             new, due, one = play(folder, acted)
