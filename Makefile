@@ -12,7 +12,7 @@ export PATH := $(CURDIR)/$(BIN):$(PATH)
 # Ansible ends at once where the locale is not UTF-8 or was never generated; this one is always there.
 export LC_ALL := C.UTF-8
 
-.PHONY: help quickstart nodes artifacts tools bundle test test-all lint unit molecule test-openstack conformance bench docs lock clean clean-store
+.PHONY: help quickstart nodes artifacts tools bundle test test-all lint unit molecule test-life test-openstack conformance bench newer docs lock clean clean-store
 
 help: ## Say what can be made
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-14s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -40,7 +40,7 @@ bundle: $(VENV)/.ready ## Write one archive that installs the site without any n
 test: $(VENV)/.ready-dev $(BIN)/tofu ## Lint, unit tests, Molecule and conformance on real nodes
 	@python tests/run.py
 
-test-all: $(VENV)/.ready-dev $(BIN)/tofu ## Everything: `make test`, long faults, figures and terraform/openstack
+test-all: $(VENV)/.ready-dev $(BIN)/tofu ## Everything: `make test`, long faults, figures, the verbs under load and terraform/openstack
 	@python tests/run.py --all
 
 lint unit: $(VENV)/.ready-dev $(BIN)/tofu ## One of the suites of `make test`
@@ -48,6 +48,9 @@ lint unit: $(VENV)/.ready-dev $(BIN)/tofu ## One of the suites of `make test`
 
 molecule: $(VENV)/.ready-dev $(BIN)/tofu ## The Molecule scenarios
 	@python tests/run.py $@
+
+test-life: $(VENV)/.ready-dev ## The verbs on the whole platform while it is used; too long for `make test`
+	@python tests/run.py life
 
 test-openstack: $(VENV)/.ready-dev $(BIN)/tofu ## terraform/openstack against a real control plane; too long for `make test`
 	@python tests/run.py openstack
@@ -57,6 +60,9 @@ conformance: $(VENV)/.ready-dev ## The conformance tests against the running qui
 
 bench: $(VENV)/.ready-dev ## Measure on three local nodes; writes bench/results/
 	@python bench/run.py
+
+newer: $(VENV)/.ready ## Say which artifacts have newer versions, and what these need
+	@python artifacts/newer.py
 
 docs: $(VENV)/.ready-dev ## Write the reference from the specs
 	@python docs/build.py

@@ -42,7 +42,7 @@ def _scenario(name: str) -> list[list[str]]:
 
 PARTS: dict[str, list[list[str]]] = {
     "lint": [
-        [str(BIN / "ruff"), "check", "plugins", "programs", "tests", "bench", "docs"],
+        [str(BIN / "ruff"), "check", "artifacts", "plugins", "programs", "tests", "bench", "docs"],
         [str(BIN / "mypy"), ".collections/ansible_collections/ashlar/stack/plugins", "programs/edge/ashlar_edge", "programs/portal/ashlar_portal"],
         [str(BIN / "yamllint"), "--strict", "."],
         [str(BIN / "ansible-lint"), "--strict", "--offline", "site.yml", "playbooks", "roles"],
@@ -52,6 +52,7 @@ PARTS: dict[str, list[list[str]]] = {
     # Stealing keeps the tests of a file together until a worker has nothing left, so what a file prepares is mostly prepared once.
     "unit": [[str(BIN / "python"), "-m", "pytest", f"--numprocesses={os.cpu_count()}", "--dist=worksteal"]],
     **{f"molecule {name}": _scenario(name) for name in ("etcd", "consul", "toy", "monitoring", "terraform", "default")},
+    "life": _scenario("life"),
     "openstack": _scenario("openstack"),
 }
 # Small sites mostly wait, so two fit on two cores. The whole platform keeps both busy and runs alone.
@@ -61,7 +62,7 @@ WAVES: list[Wave] = [
     [["molecule default"]],
 ]
 # Too long for every change.
-LONG: list[Wave] = [[["openstack"]]]
+LONG: list[Wave] = [[["life"]], [["openstack"]]]
 
 PROGRESS_SECONDS = 60
 SLOWEST = 5
@@ -294,8 +295,8 @@ def record(run: Run) -> Path:
 
 def main(arguments: Sequence[str]) -> int:
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
-    parser.add_argument("parts", nargs="*", help=f"what to run, of: {', '.join(PARTS)}, molecule; default: all but openstack")
-    parser.add_argument("--all", action="store_true", help="everything: long faults, figures and openstack, too")
+    parser.add_argument("parts", nargs="*", help=f"what to run, of: {', '.join(PARTS)}, molecule; default: all but life and openstack")
+    parser.add_argument("--all", action="store_true", help="everything: long faults, figures, life and openstack, too")
     parser.add_argument("--record", action="store_true", help="write the times to bench/results, too")
     chosen = parser.parse_args(arguments)
     unknown = [word for word in chosen.parts if not any(word in (name, name.split()[0]) for name in PARTS)]

@@ -5,33 +5,38 @@ ASHLAR_INVENTORY names the site (a folder or a file; default inventories/local).
 slots or components it is about, and is left out where the site has none. Tests that need something that runs, or a key-value store, whichever it is,
 use the adapters `applications` and `key_value`; those of one orchestrator's own API use its own fixtures (`cluster`, `workload`), and either are left out where
 the site has nothing that they speak to. A test marked `disruptive` switches off what the platform has to do without, and runs last (`-m "not disruptive"`
-leaves them out); one marked `destructive` takes nodes or data away and runs on the sites of Molecule scenarios only.
+leaves them out); one marked `destructive` takes nodes or data away and runs on the sites of Molecule scenarios only: those that its mark `scenario` names.
 Tests that measure something are those that use the fixture `tell` (`-m figures -s` shows what).
 
-ASHLAR_CONFORMANCE=brief is what every change has to pass: without tests marked `long`, with a fault that is marked `scenario` only on the
-site of that Molecule scenario, where it is cheapest to make, and without repeating for a figure's sake.
+A test marked `scenario` is run by the Molecule scenarios that it names, where it is cheapest, and not by the others.
+
+ASHLAR_CONFORMANCE=brief is what every change has to pass: without tests marked `long`, under a small load, and without repeating for a figure's sake.
 """
 
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import replace
 from typing import Any
 
 import pytest
 
 from .support import key_value as key_value_stores
-from .support import orchestrator
+from .support import orchestrator, sample
 from .support import plan as plans
 from .support.catalogue import Catalogue
+from .support.clients import ApiWriter, CatalogueWriter, Clients, Names, Replicas
 from .support.cluster import Cluster, Workload, condition, daemon_set, random_name, service
 from .support.figures import Tell, brief
 from .support.key_value import KeyValueStore
+from .support.load import Load
 from .support.monitoring import container
 from .support.nodes import Node, connect, inactive
 from .support.orchestrator import Applications
 from .support.power import Power, reachable, switch
 from .support.waiting import at_once, until
+from .support.writer import Writer
 
 _plan = pytest.StashKey[plans.Plan]()
 # Fixture -> the components of which the site must have one.
@@ -44,8 +49,8 @@ def pytest_configure(config: pytest.Config) -> None:
     config.addinivalue_line("markers", "disruptive: switches off what the platform has to do without; runs last")
     config.addinivalue_line("markers", "figures: measures something and tells it")
     config.addinivalue_line("markers", "long: takes long and rarely finds what others do not; not for every change")
-    config.addinivalue_line("markers", "destructive: removes nodes or data of a site; on sites of Molecule scenarios alone")
-    config.addinivalue_line("markers", "scenario(name): of all Molecule scenarios this one alone proves it to every change")
+    config.addinivalue_line("markers", "destructive: removes nodes or data of a site; on the sites of its scenarios alone")
+    config.addinivalue_line("markers", "scenario(*names): of all Molecule scenarios these alone run it")
 
 
 def plan_of(config: pytest.Config) -> plans.Plan:
@@ -66,11 +71,12 @@ def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
 
 
 def spared(item: pytest.Item, site: str) -> bool:
-    """Whether a test is left out: of what every change has to pass, or because the site is not there to be destroyed."""
-    if item.get_closest_marker("destructive") and not site.startswith("mol-"):
+    """Whether a test is left out: it takes long, another scenario proves it, or the site is not there to be destroyed."""
+    mark = item.get_closest_marker("scenario")
+    homes = [f"mol-{name}" for name in mark.args] if mark else []
+    if homes and site not in homes and (site.startswith("mol-") or item.get_closest_marker("destructive")):
         return True
-    homes = [f"mol-{name}" for mark in item.iter_markers("scenario") for name in mark.args]
-    return brief() and (item.get_closest_marker("long") is not None or bool(homes and site.startswith("mol-") and site not in homes))
+    return brief() and item.get_closest_marker("long") is not None
 
 
 def needs(item: pytest.Item) -> set[str]:
@@ -236,3 +242,31 @@ def applications(plan: plans.Plan, request: pytest.FixtureRequest) -> Applicatio
     """One web server on every node, by the orchestrator that the site has."""
     found: Applications = request.getfixturevalue(next(fixture for name, fixture in orchestrator.ADAPTERS.items() if plan.has(name)))
     return found
+
+
+@pytest.fixture(scope="session")
+def clients(plan: plans.Plan, nodes: dict[str, Node], request: pytest.FixtureRequest) -> Callable[..., Clients]:
+    """Gives all that use the site at the same time, of which none uses the nodes in `without`."""
+
+    def using(without: Sequence[str] = ()) -> Clients:
+        left = [name for name in nodes if name not in without]
+        edges = [nodes[name].address for name in plan.on("haproxy") if name in left and plan.has("sample")]
+        rate, pause = (10, 0.2) if brief() else (200 // max(1, len(edges)), 0.01)
+        found = Clients([Load(443, sample.host(plan), rate, address=address, at_once=8) for address in edges], [])
+        if plan.has("kubernetes_control"):
+            workload: Workload = request.getfixturevalue("workload")
+            control = [name for name in plan.on("kubernetes_control") if name in left]
+            own = [Cluster.of(plan.credentials / "admin.kubeconfig", plan.site, control) for _ in range(2)]
+            name = f"kubernetes.default.svc.{plan.option('kubernetes_control', 'kubernetes_control_cluster_domain')}"
+            worker = [name for name in workload.nodes if name in left][-1]
+            found.others += [ApiWriter(pause, cluster=own[0]), Replicas(workload, own[1]), Names(workload, worker, name, pause)]
+        elif plan.has("key_value"):
+            store: KeyValueStore = request.getfixturevalue("key_value")
+            members = [node for node in store.members if node.name in left]
+            found.others.append(Writer(replace(store, members=members), f"/ashlar-conformance/{random_name('written')}"))
+        if plan.has("consul"):
+            # This one costs a process a write.
+            found.others.append(CatalogueWriter(5 * pause, catalogue=Catalogue(plan), nodes=[nodes[name] for name in plan.on("consul") if name in left]))
+        return found
+
+    return using

@@ -4,15 +4,21 @@
 from __future__ import annotations
 
 import json
+import time
+import urllib.request
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
 from .support.backups import Keys
+from .support.cluster import Cluster, random_name, secret_text
+from .support.figures import Tell, judged
 from .support.key_value import KeyValueStore
 from .support.nodes import Node
-from .support.plan import Plan
-from .support.site import changes, playbook, run, site_yml, words
+from .support.plan import Plan, read
+from .support.power import Power
+from .support.site import changes, playbook, run, site_file, site_yml, words
 from .support.waiting import at_once, until
 
 pytestmark = [pytest.mark.disruptive, pytest.mark.destructive, pytest.mark.needs("key_value"), pytest.mark.scenario("etcd")]
@@ -58,6 +64,44 @@ def test_a_backup_that_can_t_be_read_is_refused_before_anything_is_touched(
     code, said = playbook(plan, "restore", "-e", f"backup={damaged}", "-e", f"identity={keys.file}", "-e", f"restore={plan.site}")
     assert code == 2 and "is damaged, cut short or was changed" in words(said), said[-2000:]
     assert key_value.get(first, key) == ["untouched"]
+
+
+@pytest.fixture
+def elsewhere(plan: Plan, nodes: dict[str, Node], power: Power, tmp_path: Path) -> Iterator[Plan]:
+    """An inventory with the site's file and as many new machines, of other names and addresses. The site's own are off once the first is there."""
+    (tmp_path / site_file(plan).name).write_text(site_file(plan).read_text())
+    machines = [{"name": f"other-{name}", "classes": plan.shared["site_nodes"][name]["classes"]} for name in nodes]
+    local = Plan(Path("localhost,"), {})
+    settings = {"local_nodes_site": f"{plan.site}-elsewhere", "local_nodes_inventory": str(tmp_path), "local_nodes": machines}
+    run(local, "local_nodes", "-e", json.dumps(settings))
+    try:
+        for node in nodes.values():
+            power.off(node)
+        yield read(str(tmp_path))
+    finally:
+        run(local, "local_nodes_destroy", "-e", json.dumps(settings))
+
+
+@pytest.mark.scenario("life")
+@pytest.mark.needs("kubernetes_control", "sample")
+def test_a_site_goes_on_with_other_machines(keys: Keys, plan: Plan, cluster: Cluster, request: pytest.FixtureRequest, tell: Tell) -> None:
+    name = random_name("kept")
+    for kind, content in (("ConfigMap", {"data": {"word": name}}), ("Secret", {"stringData": {"word": name}})):
+        cluster.create({"apiVersion": "v1", "kind": kind, "metadata": {"name": name}, **content}, "default")
+    keys.written(plan)
+    there: Plan = request.getfixturevalue("elsewhere")
+    began = time.monotonic()
+    run(there, *keys.restore)
+    opener = urllib.request.build_opener(urllib.request.ProxyHandler({}))
+    for machine in there.machines.values():
+        url = f"http://{machine.address}:{plan.option('sample', 'sample_node_port')}/"
+        until(f"the sample answers on {machine.name}", lambda url=url: plan.site in opener.open(url, timeout=5).read().decode())
+    tell(judged("from the backup to the sample that answers on other machines", time.monotonic() - began, 90))
+    restored = Cluster.of(there.credentials / "admin.kubeconfig", there.site, there.on("kubernetes_control"))
+    assert restored.get(f"/api/v1/namespaces/default/configmaps/{name}")["data"] == {"word": name}
+    assert restored.get(f"/api/v1/namespaces/default/secrets/{name}")["data"]["word"] == secret_text(name), "what is encrypted is read"
+    assert {node["metadata"]["name"] for node in restored.items("/api/v1/nodes")} == set(there.machines), "nodes that there are no more are forgotten"
+    assert changes(site_yml(there)) == {"0"}
 
 
 @pytest.mark.needs("etcd")

@@ -9,7 +9,6 @@ import http.client
 import os
 import re
 import ssl
-import sys
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -18,14 +17,12 @@ from urllib.parse import urlencode
 
 import pytest
 
+from .support.browser import browser, program
 from .support.cluster import random_name
 from .support.figures import Tell, mostly
 from .support.nodes import Node
-from .support.plan import ROOT, Plan
+from .support.plan import Plan
 from .support.waiting import at_once, until
-
-sys.path.insert(0, str(ROOT / "tests"))
-from support.browser import browser, program  # noqa: E402
 
 pytestmark = [pytest.mark.needs("dashboard"), pytest.mark.needs("portal")]
 

@@ -85,7 +85,20 @@ def test_the_platform_works_while_a_control_node_is_off(
 
 def holder(cluster: Cluster, lease: str) -> str:
     """Name of the node whose instance leads."""
-    return str(cluster.get(f"/apis/coordination.k8s.io/v1/namespaces/kube-system/leases/{lease}")["spec"]["holderIdentity"]).rpartition("_")[0]
+    return str(cluster.get(f"/apis/coordination.k8s.io/v1/namespaces/kube-system/leases/{lease}")["spec"].get("holderIdentity", "")).rpartition("_")[0]
+
+
+@pytest.mark.parametrize("lease", ["kube-controller-manager", "kube-scheduler"])
+def test_a_leader_that_is_stopped_gives_up_its_lease(lease: str, cluster: Cluster, nodes: dict[str, Node]) -> None:
+    path = f"/apis/coordination.k8s.io/v1/namespaces/kube-system/leases/{lease}"
+    leader = until(f"{lease} has a leader", lambda: holder(cluster, lease))
+    before = cluster.get(path)["spec"]["holderIdentity"]
+    nodes[leader].run(f"systemctl stop {lease}.service")
+    try:
+        assert cluster.get(path)["spec"].get("holderIdentity") != before, "the next one need not wait until it expires"
+        until("another one leads", lambda: holder(cluster, lease) not in ("", leader))
+    finally:
+        nodes[leader].run(f"systemctl start {lease}.service")
 
 
 @pytest.fixture

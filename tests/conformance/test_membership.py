@@ -1,10 +1,10 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Members of the store come, go and are replaced while it is written to: nothing is lost, and the others do not restart."""
+"""Control nodes come, go and are replaced while a site is used: nobody notices, and nothing restarts on the others."""
 
 from __future__ import annotations
 
 import subprocess
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -12,18 +12,26 @@ from typing import Any
 import pytest
 import yaml
 
+from .support.clients import Clients
+from .support.figures import Tell
 from .support.key_value import Etcd, KeyValueStore
 from .support.nodes import Node, connect
 from .support.plan import Plan, read
 from .support.power import Power, containers
 from .support.site import changes, killed, moment, playbook, run, site_yml, words
-from .support.waiting import until
-from .support.writer import Writer
+from .support.waiting import at_once, until
 
-pytestmark = [pytest.mark.disruptive, pytest.mark.destructive, pytest.mark.needs("etcd"), pytest.mark.scenario("etcd")]
+pytestmark = [pytest.mark.disruptive, pytest.mark.destructive, pytest.mark.needs("etcd"), pytest.mark.scenario("etcd", "life")]
 
 THIS_START = "journalctl --no-pager _SYSTEMD_INVOCATION_ID=$(systemctl show --property=InvocationID --value etcd.service)"
-PROCESS = "systemctl show --property=MainPID --value etcd.service"
+# Unit -> its process, of the platform's services that run.
+PROCESSES = """
+import json, os, subprocess
+units = [name[:-5] for name in os.listdir("/var/lib/ashlar/units") if name.endswith(".service.json")]
+shown = subprocess.run(["systemctl", "show", "--property=Id,Type,MainPID", *units], capture_output=True, text=True, check=True).stdout
+found = [dict(line.split("=", 1) for line in one.splitlines()) for one in shown.split("\\n\\n") if one]
+print(json.dumps({unit["Id"]: unit["MainPID"] for unit in found if unit["Type"] != "oneshot" and unit["MainPID"] != "0"}))
+"""
 
 
 @pytest.fixture
@@ -66,13 +74,25 @@ def spare(plan: Plan) -> Iterator[Spare]:
     file.write_text(text)
 
 
-def quietly(etcd: Etcd, others: list[Node], key: str, work: Callable[[], Any]) -> None:
-    """Does some work, while which the other members take writes, lose none and do not restart."""
-    writer = Writer(replace(etcd, members=others), key)
-    before = [node.run(PROCESS) for node in others]
-    writer.during(work)
-    assert [node.run(PROCESS) for node in others] == before, "the others were restarted"
-    assert writer.confirmed and writer.lost(others[0]) == set()
+Quietly = Callable[[Sequence[Node], Callable[[], Any]], None]
+
+
+@pytest.fixture
+def quietly(nodes: dict[str, Node], clients: Callable[[Sequence[str]], Clients], tell: Tell) -> Quietly:
+    """Does some work on nodes, while which nobody who uses the others notices anything, and nothing restarts on these."""
+
+    def does(changed: Sequence[Node], work: Callable[[], Any]) -> None:
+        names = {node.name for node in changed}
+        others = [node for name, node in nodes.items() if name not in names]
+        before = at_once(lambda node: node.python(PROCESSES), others)
+        using = clients(sorted(names))
+        using.during(work)
+        for node, old, new in zip(others, before, at_once(lambda node: node.python(PROCESSES), others)):
+            restarted = [unit for unit in old.keys() & new.keys() if old[unit] != new[unit]]
+            assert old and not restarted, f"{node.name}: {restarted} were restarted"
+        using.unnoticed(tell)
+
+    return does
 
 
 def agree(etcd: Etcd, plan: Plan) -> None:
@@ -85,21 +105,22 @@ def settled(plan: Plan) -> None:
     assert changes(site_yml(plan)) == {"0"}
 
 
-def test_a_member_whose_data_is_gone_is_recognised_and_joins_again(etcd: Etcd, plan: Plan, key: str) -> None:
-    *others, member = etcd.members
+def test_a_member_whose_data_is_gone_is_recognised_and_joins_again(etcd: Etcd, plan: Plan, key: str, quietly: Quietly) -> None:
+    first, *_, member = etcd.members
     member.run("systemctl stop etcd.service; rm -rf /var/lib/etcd/data; systemctl start --no-block etcd.service")
     code, said = playbook(plan, "site")
     assert code == 2 and f"playbooks/replace_node.yml -e node={member.name}" in words(said), said[-3000:]
     code, said = playbook(plan, "replace_node", "-e", f"node={member.name}")
     assert code == 2 and "-e wipe=true" in said, "what is on it is removed only when asked for"
-    quietly(etcd, others, key, lambda: run(plan, "replace_node", "-e", f"node={member.name}", "-e", "wipe=true"))
+    etcd.put(first, key, "meanwhile")
+    quietly([member], lambda: run(plan, "replace_node", "-e", f"node={member.name}", "-e", "wipe=true"))
     agree(etcd, plan)
-    assert etcd.get(member, f"{key}/", below=True, own=True), "it has what was written meanwhile"
+    assert etcd.get(member, key, own=True) == ["meanwhile"], "it has what was written while it was gone"
     settled(plan)
 
 
 def test_the_first_member_is_replaced_by_a_machine_with_another_address(
-    etcd: Etcd, plan: Plan, key: str, power: Power, spare: Spare
+    etcd: Etcd, plan: Plan, key: str, power: Power, spare: Spare, quietly: Quietly
 ) -> None:
     first, *others = etcd.members
     text, address = spare.file.read_text(), spare.address
@@ -110,13 +131,14 @@ def test_the_first_member_is_replaced_by_a_machine_with_another_address(
     assert code == 2 and "does not answer" in words(said), "there has to be a machine to lay it on"
 
     spare.becomes(first.name)
-    quietly(etcd, others, key, lambda: run(plan, "replace_node", "-e", f"node={first.name}"))
+    etcd.put(others[0], key, "meanwhile")
+    quietly([first], lambda: run(plan, "replace_node", "-e", f"node={first.name}"))
     moved = read(str(plan.inventory))
     # Under a name of its own, as connections are kept by name.
     new = connect(replace(moved.machines[first.name], name=spare.name))
     assert new.address == address != first.address
     agree(replace(etcd, members=[new, *others]), plan)
-    assert etcd.get(new, f"{key}/", below=True, own=True), "it has what was written meanwhile"
+    assert etcd.get(new, key, own=True) == ["meanwhile"], "it has what was written while it was gone"
     settled(plan)
 
     # The old machine comes back, and nobody lets it in.
@@ -128,35 +150,36 @@ def test_the_first_member_is_replaced_by_a_machine_with_another_address(
     subprocess.run(["podman", "kill", containers()[address]], check=True, capture_output=True, timeout=60)
     new.disconnect()
     spare.file.write_text(text)
-    quietly(etcd, others, f"{key}/back", lambda: run(plan, "replace_node", "-e", f"node={first.name}", "-e", "wipe=true"))
+    quietly([first], lambda: run(plan, "replace_node", "-e", f"node={first.name}", "-e", "wipe=true"))
     agree(etcd, plan)
     settled(plan)
 
 
-def test_a_replacement_that_is_killed_goes_on(etcd: Etcd, plan: Plan, key: str) -> None:
-    *others, member = etcd.members
+@pytest.mark.scenario("etcd")
+def test_a_replacement_that_is_killed_goes_on(etcd: Etcd, plan: Plan, quietly: Quietly) -> None:
+    member = etcd.members[-1]
     arguments = ["replace_node", "-e", f"node={member.name}", "-e", "wipe=true"]
 
     def replaced() -> None:
         with killed(plan, moment(2, 25), *arguments):
             run(plan, *arguments)
 
-    quietly(etcd, others, key, replaced)
+    quietly([member], replaced)
     agree(etcd, plan)
     settled(plan)
 
 
-def test_three_members_become_one_and_three_again(etcd: Etcd, plan: Plan, key: str) -> None:
+def test_three_members_become_one_and_three_again(etcd: Etcd, plan: Plan, quietly: Quietly) -> None:
     first, *others = etcd.members
     names = ",".join(node.name for node in others)
     code, said = playbook(plan, "remove_nodes", "-e", f"nodes={others[0].name}")
     assert code == 2 and "an even number" in words(said)
     code, said = playbook(plan, "remove_nodes", "-e", f"nodes={names}", "-e", f"gone={names}")
     assert code == 2 and "no majority is left" in words(said)
-    quietly(etcd, [first], f"{key}/fewer", lambda: run(plan, "remove_nodes", "-e", f"nodes={names}"))
+    quietly(others, lambda: run(plan, "remove_nodes", "-e", f"nodes={names}"))
     assert etcd.voters(first) == {first.name}
     settled(plan)
-    quietly(etcd, [first], f"{key}/more", lambda: run(plan, "add_nodes", "-e", f"nodes={names}"))
+    quietly(others, lambda: run(plan, "add_nodes", "-e", f"nodes={names}"))
     agree(etcd, plan)
     settled(plan)
     code, said = playbook(plan, "add_nodes")

@@ -5,7 +5,6 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Collection, Iterator
-from pathlib import Path
 from typing import Any
 
 import pytest
@@ -14,7 +13,7 @@ import yaml
 from .support.cluster import Cluster
 from .support.nodes import Node
 from .support.plan import Plan
-from .support.site import changes, site_yml
+from .support.site import changes, site_file, site_yml
 from .support.waiting import at_once, until
 
 pytestmark = [pytest.mark.disruptive, pytest.mark.long, pytest.mark.needs("victorialogs", "log_collector", "sample")]
@@ -47,7 +46,7 @@ print(json.dumps({
 @pytest.fixture
 def change(plan: Plan) -> Iterator[Callable[..., None]]:
     """Writes other slots and extras into the site file; the site has its own again afterwards."""
-    [file] = Path(plan.shared["site_directory"]).glob("*stack.yml")
+    file = site_file(plan)
     text = file.read_text()
 
     def change(slots: dict[str, Any], without: Collection[str]) -> None:

@@ -3,21 +3,17 @@
 
 from __future__ import annotations
 
-import asyncio
 import json
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 
 import pytest
 
-from .support import sample
+from .support.clients import Clients
 from .support.figures import Tell, brief
-from .support.key_value import KeyValueStore
-from .support.load import Load, loaded
 from .support.nodes import Node
 from .support.plan import Plan
 from .support.site import site_yml
 from .support.waiting import at_once
-from .support.writer import Writer
 
 pytestmark = pytest.mark.disruptive
 
@@ -59,7 +55,7 @@ def changed(plan: Plan) -> Iterator[dict[str, tuple[str, dict[str, int]]]]:
 
 @pytest.mark.needs("key_value", "consul", "sample", "haproxy")
 def test_members_of_a_majority_restart_one_after_another_and_nothing_is_lost(
-    changed: dict[str, tuple[str, dict[str, int]]], plan: Plan, nodes: dict[str, Node], key_value: KeyValueStore, key: str, tell: Tell
+    changed: dict[str, tuple[str, dict[str, int]]], plan: Plan, nodes: dict[str, Node], clients: Callable[[], Clients], tell: Tell
 ) -> None:
     members = {name: [nodes[member] for member in plan.shared["component_rolling"][name]["members"]] for name in changed}
 
@@ -67,11 +63,9 @@ def test_members_of_a_majority_restart_one_after_another_and_nothing_is_lost(
         return at_once(lambda node: list(node.python(RESTART, changed[name][0])), members[name])
 
     before = {name: restarts(name) for name in changed}
-    writer = Writer(key_value, key)
-    loads = [Load(443, sample.host(plan), 20, address=nodes[name].address, at_once=4) for name in plan.on("haproxy")]
-
+    using = clients()
     settings = {name: value for _unit, options in changed.values() for name, value in options.items()}
-    said = asyncio.run(loaded(loads, lambda: writer.during(lambda: site_yml(plan, "--tags", ",".join(changed), "-e", json.dumps(settings)))))
+    said = using.during(lambda: site_yml(plan, "--tags", ",".join(changed), "-e", json.dumps(settings)))
     for name, (unit, _options) in changed.items():
         assert unit in said, f"the run tells that {unit} was restarted"
         after = restarts(name)
@@ -79,9 +73,4 @@ def test_members_of_a_majority_restart_one_after_another_and_nothing_is_lost(
             assert new[0] > old[1], f"{name} was restarted on {node.name}"
         turns = sorted(after)
         assert all(one[1] <= other[0] for one, other in zip(turns, turns[1:])), f"{name}: two were away at once: {turns}"
-    assert len(writer.confirmed) > len(key_value.members)
-    assert writer.lost(key_value.members[-1]) == set()
-    tell(f"{len(writer.confirmed)} writes, at most {writer.longest:.1f} s apart; {'; '.join(load.text() for load in loads)}")
-    for load in loads:
-        assert load.answered
-        assert load.failures == [], f"{load.address}: {load.text()}"
+    using.unnoticed(tell)

@@ -6,34 +6,26 @@ The tests look at the same rotation.
 
 from __future__ import annotations
 
-import asyncio
-import threading
 import time
-from collections.abc import Iterator
-from concurrent.futures import ThreadPoolExecutor
-from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass, field
-from functools import partial
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
 from itertools import starmap
 from pathlib import Path
 
 import pytest
 
-from .support import key_value as key_value_stores
-from .support import sample
 from .support.catalogue import Catalogue
-from .support.cluster import Cluster, Workload, random_name
-from .support.figures import Tell, brief, judged
+from .support.clients import Clients
+from .support.cluster import Cluster, Workload
+from .support.figures import Tell, judged
 from .support.key_value import Etcd
-from .support.load import Load, loaded
 from .support.nodes import Node
 from .support.plan import Plan
-from .support.site import changes, killed, moment, run
+from .support.site import changes, killed, moment, playbook, run, words
 from .support.waiting import at_once, until
-from .support.writer import Writer
 
 pytestmark = pytest.mark.disruptive
-ONE = pytest.mark.scenario("default")
+ONE = pytest.mark.scenario("life")
 """Of the tests that look at one rotation of everything."""
 
 SECRETS = ("consul/tokens/*", "logins/*", "kubernetes_encryption_key", "consul/gossip_key")
@@ -69,18 +61,6 @@ with concurrent.futures.ThreadPoolExecutor(16) as pool:
     said = pool.map(lambda pair: outcome(*pair), asked)
     print(json.dumps([[one, os.path.relpath(pair, folder), what, nobody[one]] for (one, pair), what in zip(asked, said)]))
 """
-# How often a name was asked for in a pod, and how often in vain.
-NAMES = """
-cd /www; rm -f stop names; (
-  asked=0; failed=0
-  until [ -e stop ]; do
-    asked=$((asked + 1)); nslookup kubernetes.default.svc.{domain}. >/dev/null 2>&1 || failed=$((failed + 1))
-    sleep {pause}
-  done
-  echo $asked $failed >names.new; mv names.new names
-) >/dev/null 2>&1 &
-"""
-
 
 @dataclass(frozen=True)
 class Said:
@@ -115,118 +95,52 @@ def await_let_in(nodes: list[Node], folder: str, expected: set[tuple[str, str, s
     until(f"{'the certificates that were let in before' if expected else 'no certificate'} of {folder} is let in", look)
 
 
-@dataclass
-class Api:
-    """A client of Kubernetes that writes all the time."""
-
-    cluster: Cluster
-    name: str = field(default_factory=lambda: random_name("written"))
-    confirmed: int = 0
-    longest: float = 0.0
-    errors: list[str] = field(default_factory=list)
-
-    @contextmanager
-    def writing(self) -> Iterator[None]:
-        end = threading.Event()
-        path = "/api/v1/namespaces/default/configmaps"
-        self.cluster.request("POST", path, {"apiVersion": "v1", "kind": "ConfigMap", "metadata": {"name": self.name}, "data": {"n": "0"}})
-        with ThreadPoolExecutor(1) as pool:
-            work = pool.submit(self._write, end, f"{path}/{self.name}")
-            try:
-                yield
-            finally:
-                end.set()
-            work.result()
-
-    def _write(self, end: threading.Event, path: str) -> None:
-        last = time.monotonic()
-        while not end.is_set():
-            try:
-                self.cluster.patch(path, {"data": {"n": str(self.confirmed + 1)}})
-                self.confirmed += 1
-                self.longest = max(self.longest, time.monotonic() - last)
-                last = time.monotonic()
-            except Exception as error:
-                self.errors.append(f"{type(error).__name__}: {error}"[:200])
-                # The administrator's certificate is one of those that are replaced.
-                self.cluster.log_in_again()
-            time.sleep(0.2 if brief() else 0.05)
-
-
-@dataclass
+@dataclass(frozen=True)
 class Rotated:
-    """What was seen before, during and after it."""
+    """What was so before it, how long it took, in seconds, and who used the site meanwhile."""
 
     before: set[tuple[str, str, str]]
     files: dict[str, str]
-    loads: list[Load]
-    took: float = 0.0
-    writer: Writer | None = None
-    api: Api | None = None
-    names: list[int] = field(default_factory=list)
-    """How many names were asked for in a pod, and how many of them in vain."""
-
-
-@contextmanager
-def asking_for_names(workload: Workload, node: str, domain: str, counted: list[int]) -> Iterator[None]:
-    """A pod of a node resolves a name all the time; in the end `counted` has how often, and how often in vain."""
-    workload.shell(node, NAMES.format(domain=domain, pause=0.2 if brief() else 0.02))
-    try:
-        yield
-    finally:
-        workload.cluster.log_in_again()
-        text = workload.shell(node, "touch /www/stop; until [ -e /www/names ]; do sleep 0.2; done; cat /www/names", 60)
-        counted += [int(word) for word in text.split()]
+    token: str
+    took: float
+    clients: Clients
 
 
 @pytest.fixture(scope="module")
-def rotated(plan: Plan, nodes: dict[str, Node], every: list[Node], request: pytest.FixtureRequest) -> Iterator[Rotated]:
-    """A rotation of everything, under load."""
+def rotated(plan: Plan, every: list[Node], clients: Callable[[], Clients], request: pytest.FixtureRequest) -> Iterator[Rotated]:
+    """A rotation of everything, while the site is used."""
     at_once(lambda node: node.run(f"rm -rf {KEPT}; cp -a /etc/ashlar/pki {KEPT}"), every)
     names = [path for pattern in SECRETS for path in sorted(plan.credentials.glob(pattern))]
     files = {str(path.relative_to(plan.credentials)): path.read_text().strip() for path in names}
-    rate = 10 if brief() else 100
-    loads = [Load(443, sample.host(plan), rate, address=nodes[name].address, at_once=8) for name in plan.on("haproxy") if plan.has("sample")]
     # What is let in once for want of an answer to nobody is not let in twice.
-    found = Rotated(let_in(every, KEPT) & let_in(every, KEPT), files, loads)
-    with ExitStack() as stack:
-        work = partial(run, plan, "rotate", "-e", "what=all")
-        if plan.has("kubernetes_control"):
-            workload = request.getfixturevalue("workload")
-            workload.cluster.create({"apiVersion": "v1", "kind": "Secret", "metadata": {"name": "kept"}, "stringData": {"word": "kept"}}, workload.namespace)
-            found.api = Api(request.getfixturevalue("cluster"))
-            stack.enter_context(found.api.writing())
-            domain = plan.option("kubernetes_control", "kubernetes_control_cluster_domain")
-            stack.enter_context(asking_for_names(workload, workload.nodes[-1], domain, found.names))
-        # The API's writes are the store's, too, and this client costs a process a write.
-        if plan.has("etcd") and not (found.api and brief()):
-            found.writer = Writer(key_value_stores.store(plan, nodes), f"/ashlar-conformance/{random_name('rotate')}")
-            work = partial(found.writer.during, work)
+    before = let_in(every, KEPT) & let_in(every, KEPT)
+    token = ""
+    if plan.has("kubernetes_control"):
+        workload: Workload = request.getfixturevalue("workload")
+        asked = {"apiVersion": "authentication.k8s.io/v1", "kind": "TokenRequest", "spec": {"expirationSeconds": 7200}}
+        account = f"/api/v1/namespaces/{workload.namespace}/serviceaccounts/default/token"
+        token = workload.cluster.request("POST", account, asked)["status"]["token"]
+        workload.cluster.create({"apiVersion": "v1", "kind": "Secret", "metadata": {"name": "kept"}, "stringData": {"word": "kept"}}, workload.namespace)
+    using, took = clients(), 0.0
+
+    def work() -> None:
+        nonlocal took
         began = time.monotonic()
-        asyncio.run(loaded(loads, work, 1200))
-        found.took = time.monotonic() - began
-    if found.api:
-        found.api.cluster.log_in_again()
-        found.api.cluster.delete(f"/api/v1/namespaces/default/configmaps/{found.api.name}")
-    yield found
+        run(plan, "rotate", "-e", "what=all")
+        took = time.monotonic() - began
+
+    using.during(work)
+    if plan.has("kubernetes_control"):
+        workload.cluster.log_in_again()
+        request.getfixturevalue("cluster").log_in_again()
+    yield Rotated(before, files, token, took, using)
     at_once(lambda node: node.run(f"rm -rf {KEPT}"), every)
 
 
 @ONE
 def test_nobody_notices(rotated: Rotated, tell: Tell, every: list[Node]) -> None:
     tell(judged(f"all secrets of {len(every)} nodes are replaced", rotated.took, 180))
-    for load in rotated.loads:
-        tell(load.text())
-    if rotated.api:
-        api = rotated.api
-        tell(f"{api.confirmed} writes to the API, at most {api.longest:.1f} s apart; {len(api.errors)} refused: {api.errors[:3]}")
-        tell(f"{rotated.names[0]} names were asked for in a pod, {rotated.names[1]} in vain")
-        assert rotated.names[0] and rotated.names[1] == 0
-    if rotated.writer:
-        tell(f"{len(rotated.writer.confirmed)} writes to the store, at most {rotated.writer.longest:.1f} s apart")
-        assert rotated.writer.confirmed and rotated.writer.lost(rotated.writer.store.members[0]) == set()
-    for load in rotated.loads:
-        assert load.answered and load.failures == [], f"{load.address}: {load.text()}"
+    rotated.clients.unnoticed(tell)
 
 
 @ONE
@@ -273,6 +187,17 @@ def test_all_secrets_are_encrypted_with_the_new_key(rotated: Rotated, plan: Plan
         assert len(found) == stored > 0, kind
         keys |= set(found)
     assert len(keys) == 1 and ":first:" not in keys.pop()
+
+
+@ONE
+@pytest.mark.needs("kubernetes_control")
+def test_a_token_of_the_old_key_is_valid_until_the_rotation_is_finished(rotated: Rotated, plan: Plan, cluster: Cluster) -> None:
+    assert cluster.lets_in(rotated.token), "pods have a day to renew theirs"
+    code, said = playbook(plan, "rotate", "-e", "what=service_account_key")
+    assert code == 2 and "-e finish=true" in words(said)
+    run(plan, "rotate", "-e", "what=service_account_key", "-e", "finish=true")
+    assert not cluster.lets_in(rotated.token)
+    assert changes(run(plan, "site")) == {"0"}
 
 
 @ONE

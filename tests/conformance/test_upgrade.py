@@ -3,28 +3,26 @@
 
 from __future__ import annotations
 
-import asyncio
 import json
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
 import yaml
 
-from .support import sample
+from .support.clients import Clients
 from .support.cluster import Cluster
 from .support.figures import Tell, brief, judged
 from .support.key_value import KeyValueStore
-from .support.load import Load, loaded
 from .support.nodes import Node
 from .support.plan import ROOT, Plan, read
-from .support.site import changes, killed, moment, playbook, run, words
+from .support.site import changes, killed, moment, playbook, run, site_file, words
 from .support.waiting import at_once
 from .support.writer import Writer
 
-pytestmark = pytest.mark.disruptive
+pytestmark = [pytest.mark.disruptive, pytest.mark.scenario("etcd", "life")]
 
 VERSIONS = "readlink -f /opt/ashlar/*/current"
 # A unit that starts with any version but one, of which it says what systemd says of a damaged program.
@@ -51,7 +49,7 @@ def change(plan: Plan) -> Iterator[Change]:
 
     A scenario's file is the checkout's, and as it was afterwards. Another site keeps the file that says what it has now.
     """
-    [file] = Path(plan.shared["site_directory"]).glob("*stack.yml")
+    file = site_file(plan)
     text = file.read_text()
     content = yaml.safe_load(text)
     if content.pop("versions", None) is None:
@@ -111,13 +109,13 @@ def test_a_version_that_does_not_start_goes_back_and_nothing_is_lost(
     assert writer.lost(key_value.members[0]) == set()
 
 
-def test_a_run_that_is_killed_goes_on_and_nothing_is_lost(
-    change: Change, plan: Plan, every: list[Node], key_value: KeyValueStore, key: str, tell: Tell
+def test_a_run_that_is_killed_goes_on_and_nobody_notices(
+    change: Change, plan: Plan, every: list[Node], clients: Callable[[], Clients], tell: Tell, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     after = moment(5, 60)
-    writer = Writer(key_value, key)
-    loads = [Load(443, sample.host(plan), 50, address=plan.machines[name].address, at_once=8) for name in plan.on("haproxy") if plan.has("sample")]
-    took = 0.0
+    using, took = clients(), 0.0
+    timings = tmp_path / "timings.json"
+    monkeypatch.setenv("ASHLAR_TIMINGS", str(timings))
 
     def upgraded() -> None:
         nonlocal took
@@ -126,12 +124,11 @@ def test_a_run_that_is_killed_goes_on_and_nothing_is_lost(
             run(plan, "upgrade")
             took = time.monotonic() - began
 
-    asyncio.run(loaded(loads, lambda: writer.during(upgraded), 1200))
+    using.during(upgraded)
     tell(judged(f"the upgrade of {len(every)} nodes that was killed after {after:.1f} s, and went on", took, 150))
-    tell(f"{len(writer.confirmed)} writes, at most {writer.longest:.1f} s apart; {'; '.join(load.text() for load in loads)}")
-    assert writer.lost(key_value.members[0]) == set()
-    for load in loads:
-        assert load.answered and load.failures == [], f"{load.address}: {load.text()}"
+    tasks = {name: host["host_tasks"] for name, host in json.loads(timings.read_text())["hosts"].items()}
+    tell(f"the run that went on cost so many tasks: {tasks}")
+    using.unnoticed(tell)
     for node, text in current(every).items():
         for artifact in change.artifacts.keys() & set(plan.machines[node].variables["node_artifacts"]):
             assert f"/opt/ashlar/{artifact}/{change.artifacts[artifact]['to']}" in text.splitlines(), f"{artifact} on {node}"

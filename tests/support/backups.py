@@ -9,8 +9,8 @@ from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
-import pyrage  # type: ignore[import-untyped]
 from ansible_collections.ashlar.stack.plugins.action import backup, backup_open
+from conformance.support.backups import key_pair
 
 ABOUT = {"site": "prod", "release": "2026.11", "versions": {"etcd": "3.7.3"}, "nodes": ["alpha", "beta"]}
 FILES = {
@@ -19,15 +19,6 @@ FILES = {
     "credentials/logins/admin": (b"a password\n", 0o640),
     "state/placement.yml": (b"", 0o644),
 }
-
-
-def key(folder: Path, name: str = "identity.txt") -> tuple[str, Path]:
-    """A new recipient, and the file of its identity as age-keygen writes it."""
-    identity = pyrage.x25519.Identity.generate()
-    file = folder / name
-    file.write_text(f"# created: 2026-11-29T10:15:00Z\n# public key: {identity.to_public()}\n{identity}\n")
-    file.chmod(0o600)
-    return str(identity.to_public()), file
 
 
 def site(folder: Path) -> Path:
@@ -85,5 +76,5 @@ class Stage:
 
 def stage(folder: Path) -> Stage:
     """A site and a place for its backups, which is not there yet, in a folder."""
-    recipient, identity = key(folder)
+    recipient, identity = key_pair(folder)
     return Stage(folder, site(folder), folder / "vault", recipient, identity)

@@ -11,8 +11,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from conformance.support.browser import Page, browser, program
 from portal_support import PASSWORD, Running, running, wait_for
-from support.browser import Page, browser, program
 
 pytestmark = pytest.mark.skipif(program() is None, reason="no Chromium on this machine: apt-get install chromium")
 

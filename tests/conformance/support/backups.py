@@ -12,6 +12,15 @@ from .plan import Plan
 from .site import run
 
 
+def key_pair(folder: Path, name: str = "identity.txt") -> tuple[str, Path]:
+    """A new recipient, and the file of its identity as age-keygen writes it."""
+    identity = pyrage.x25519.Identity.generate()
+    file = folder / name
+    file.touch(0o600)
+    file.write_text(f"# created: 2026-11-29T10:15:00Z\n# public key: {identity.to_public()}\n{identity}\n")
+    return str(identity.to_public()), file
+
+
 @dataclass(frozen=True)
 class Keys:
     """Who may open backups: a public key, and the file with the secret one. `folder` is where backups are."""
@@ -23,12 +32,9 @@ class Keys:
     @classmethod
     def made(cls, folder: Path) -> Keys:
         """A new key pair in this folder, and an empty one below it for backups."""
-        identity = pyrage.x25519.Identity.generate()
-        file = folder / "identity.txt"
-        file.touch(0o600)
-        file.write_text(f"{identity}\n")
+        public, file = key_pair(folder)
         (folder / "there").mkdir()
-        return cls(str(identity.to_public()), file, folder / "there")
+        return cls(public, file, folder / "there")
 
     def written(self, plan: Plan) -> None:
         """There is one more backup."""

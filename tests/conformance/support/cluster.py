@@ -28,6 +28,7 @@ FOLDERS = {
     "Secret": "/api/v1/namespaces/{namespace}/secrets",
     "ConfigMap": "/api/v1/namespaces/{namespace}/configmaps",
     "Deployment": "/apis/apps/v1/namespaces/{namespace}/deployments",
+    "StatefulSet": "/apis/apps/v1/namespaces/{namespace}/statefulsets",
     "DaemonSet": "/apis/apps/v1/namespaces/{namespace}/daemonsets",
     "PodDisruptionBudget": "/apis/policy/v1/namespaces/{namespace}/poddisruptionbudgets",
     "Job": "/apis/batch/v1/namespaces/{namespace}/jobs",
@@ -70,13 +71,26 @@ class Cluster:
     def of(cls, kubeconfig: Path, site: str, control: list[str]) -> Cluster:
         return cls(kubeconfig, {node: f"{site}-{node}" for node in control})
 
-    def _new(self, node: str) -> Any:
+    def client(self, node: str) -> Any:
+        """A client of its own for the API server of a node, with the credentials that the kubeconfig has now."""
         configuration = kubernetes.client.Configuration()
         load: Any = kubernetes.config.load_kube_config
         load(str(self.kubeconfig), context=self.contexts[node], client_configuration=configuration)
         configuration.retries = urllib3.Retry(total=0)
         configuration.proxy = None
         return kubernetes.client.ApiClient(configuration)
+
+    def lets_in(self, token: str) -> bool:
+        """Whether every API server knows who bears a token."""
+        found = set()
+        for node in self.contexts:
+            client = self.client(node)
+            client.configuration.cert_file = client.configuration.key_file = None
+            client = kubernetes.client.ApiClient(client.configuration)
+            request = client.param_serialize("GET", "/version", header_params={"Authorization": f"Bearer {token}"})
+            found.add(int(client.call_api(*request, _request_timeout=LIMITS).status))
+        assert found <= {200, 401}, found
+        return found == {200}
 
     def log_in_again(self) -> None:
         """With the credentials that the kubeconfig has by now."""
@@ -85,7 +99,7 @@ class Cluster:
     def ask(self, node: str, method: str, path: str, body: Any = None, kind: str = "application/json") -> tuple[int, str]:
         """(status, body) of one API server's answer."""
         if node not in self._clients:
-            self._clients[node] = self._new(node)
+            self._clients[node] = self.client(node)
         client = self._clients[node]
         where, _, query = path.partition("?")
         pairs = [tuple(part.split("=", 1)) for part in query.split("&")] if query else []
@@ -147,7 +161,7 @@ class Cluster:
         """(exit code, output and errors) of a shell command in a pod, through the API and the kubelet."""
         errors = []
         for node in sorted(self.contexts, key=lambda name: name != self._first):
-            client = self._new(node)
+            client = self.client(node)
             try:
                 stream = kubernetes.stream.stream(
                     kubernetes.client.CoreV1Api(client).connect_get_namespaced_pod_exec,

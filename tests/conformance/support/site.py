@@ -16,6 +16,12 @@ from pathlib import Path
 from .plan import ROOT, Plan
 
 
+def site_file(plan: Plan) -> Path:
+    """The file that describes the site, 20-stack.yml."""
+    [file] = Path(plan.shared["site_directory"]).glob("*stack.yml")
+    return file
+
+
 def command(plan: Plan, name: str, *arguments: str) -> list[str]:
     """The words that run playbooks/<name>.yml, or site.yml, from the checkout."""
     file = ROOT / "site.yml" if name == "site" else ROOT / "playbooks" / f"{name}.yml"
@@ -45,10 +51,10 @@ def killed(plan: Plan, seconds: float, name: str, *arguments: str) -> Iterator[N
         subprocess.run(["pkill", "-KILL", "-f", "--", " ".join(words[1:])], check=False)
 
 
-def moment(least: float, most: float) -> float:
-    """Seconds after which something is to be killed, by chance; the seed is printed, and ASHLAR_SEED gives it again."""
-    seed = int(os.environ.get("ASHLAR_SEED") or random.randrange(10_000))
-    chosen = random.Random(seed).uniform(least, most)
+def moment(least: float, most: float, number: int = 0) -> float:
+    """Seconds after which something is to be killed, by chance, of one seed the nth; the seed is printed, and ASHLAR_SEED gives it again."""
+    seed = int(os.environ.setdefault("ASHLAR_SEED", str(random.randrange(10_000))))
+    chosen = random.Random(seed + number).uniform(least, most)
     print(f"ASHLAR_SEED={seed}: killed after {chosen:.1f} s")
     return chosen
 

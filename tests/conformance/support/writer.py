@@ -5,8 +5,9 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import TypeVar
 
@@ -27,17 +28,30 @@ class Writer:
     longest: float = 0.0
     """Seconds between two writes that were confirmed, at most."""
 
-    def during(self, work: Callable[[], T]) -> T:
-        """Writes as long as some work takes; what that returns."""
+    @contextmanager
+    def active(self) -> Iterator[None]:
+        """Writes as long as the block takes."""
         end = threading.Event()
         with ThreadPoolExecutor(max_workers=1) as pool:
             writing = pool.submit(self._run, end)
             try:
-                done = work()
+                yield
             finally:
                 end.set()
             writing.result()
-        return done
+
+    def during(self, work: Callable[[], T]) -> T:
+        """What some work gives, while which it writes."""
+        with self.active():
+            return work()
+
+    def text(self) -> str:
+        return f"{len(self.confirmed)} writes to the store, at most {self.longest:.1f} s apart"
+
+    def complaints(self) -> list[str]:
+        """What it noticed that nobody is to notice."""
+        lost = self.lost(self.store.members[0])
+        return [] if self.confirmed and not lost else [f"{self.text()}; lost are {sorted(lost)}"]
 
     def lost(self, member: Node) -> set[str]:
         """What was confirmed and a member does not have."""

@@ -19,7 +19,8 @@ import pyrage  # type: ignore[import-untyped]
 import pytest
 from ansible_collections.ashlar.stack.plugins.plugin_utils.backup import folder, library
 from ansible_collections.ashlar.stack.plugins.plugin_utils.backup.errors import BackupError
-from support.backups import ABOUT, FILES, Stage, contents, key
+from conformance.support.backups import key_pair
+from support.backups import ABOUT, FILES, Stage, contents
 
 ROOT = Path(__file__).parents[3]
 DATA = b"content\n"
@@ -108,7 +109,7 @@ def test_what_follows_a_backup_is_found(good: bytes, stage: Stage) -> None:
 
 
 def test_another_key_opens_nothing(good: bytes, stage: Stage) -> None:
-    assert "was not made for this identity" in refused(stage, identity=key(stage.root, "other")[1])
+    assert "was not made for this identity" in refused(stage, identity=key_pair(stage.root, "other")[1])
 
 
 @pytest.mark.parametrize("data", [b"", b"hello", b"PK\x03\x04" * 1000, archive(file())], ids=["nothing", "text", "zip", "tar"])
