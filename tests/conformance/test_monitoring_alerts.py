@@ -169,9 +169,14 @@ def known(monitoring: Monitoring, replica: str) -> set[str]:
 @pytest.mark.scenario("monitoring")
 @pytest.mark.disruptive
 def test_an_alert_outlives_the_prometheus_that_sent_it(monitoring: Monitoring) -> None:
+    def fires() -> bool:
+        return everywhere(monitoring, lambda one: monitoring.alerts(one, alertname="Watchdog"))
+
+    # A Prometheus that was started a moment ago has not sent it yet.
+    until("the watchdog fires", fires, pause=1)
     for replica in monitoring.replicas("prometheus"):
         monitoring.kill("prometheus", replica)
-        holds("the watchdog fires", lambda: everywhere(monitoring, lambda one: monitoring.alerts(one, alertname="Watchdog")), 20, 1)
+        holds("the watchdog fires", fires, 20, 1)
         until(f"Prometheus of {replica} is ready again", lambda: monitoring.ask("prometheus", replica, "/-/ready").status == 200, pause=0.5)  # noqa: B023
         firing = json.dumps(monitoring.get("prometheus", replica, "/api/v1/alerts")["alerts"])
         until(f"it fires in {replica}", lambda: "Watchdog" in firing or monitoring.query(replica, 'ALERTS{alertname="Watchdog",alertstate="firing"}'), pause=1)  # noqa: B023
