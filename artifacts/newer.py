@@ -18,6 +18,7 @@ import tempfile
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -111,6 +112,7 @@ class Proxy:
         return Path(self.ask("mod", "download", "-json", f"{module}@{version}")["GoMod"]).read_text(encoding="utf-8")
 
 
+@cache
 def stepwise() -> set[str]:
     """Artifacts that go one minor version at a time."""
     found: set[str] = set()

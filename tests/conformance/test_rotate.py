@@ -62,6 +62,7 @@ with concurrent.futures.ThreadPoolExecutor(16) as pool:
     print(json.dumps([[one, os.path.relpath(pair, folder), what, nobody[one]] for (one, pair), what in zip(asked, said)]))
 """
 
+
 @dataclass(frozen=True)
 class Said:
     """What one listener of a node said to a certificate, and to somebody without one."""

@@ -4,14 +4,12 @@
 from __future__ import annotations
 
 import asyncio
-import json
 import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from contextlib import AbstractContextManager, ExitStack, contextmanager, suppress
 from dataclasses import dataclass, field
-from typing import Any, Protocol, TypeVar
+from typing import Protocol, TypeVar
 
 import kubernetes.client
 import kubernetes.watch
@@ -21,7 +19,7 @@ from .cluster import Cluster, Object, Workload, condition, pod_template, random_
 from .figures import Tell
 from .load import Load, loaded
 from .nodes import Node
-from .waiting import until
+from .waiting import beside, until
 
 T = TypeVar("T")
 
@@ -68,16 +66,8 @@ class Repeated:
         """Does it for the nth time; an exception: it was not confirmed."""
         raise NotImplementedError
 
-    @contextmanager
-    def repeated(self) -> Iterator[None]:
-        end = threading.Event()
-        with ThreadPoolExecutor(1) as pool:
-            work = pool.submit(self._run, end)
-            try:
-                yield
-            finally:
-                end.set()
-            work.result()
+    def repeated(self) -> AbstractContextManager[None]:
+        return beside(self._run)
 
     def _run(self, end: threading.Event) -> None:
         last = time.monotonic()
@@ -108,16 +98,10 @@ class ApiWriter(Repeated):
     @contextmanager
     def active(self) -> Iterator[None]:
         self.cluster.request("POST", CONFIG_MAPS, {"apiVersion": "v1", "kind": "ConfigMap", "metadata": {"name": self.name}, "data": {"n": "0"}})
-        end = threading.Event()
-        with ThreadPoolExecutor(1) as pool:
-            work = pool.submit(self._watch, end)
-            try:
-                with self.repeated():
-                    yield
-                until("the watch sees the last write", lambda: self.seen >= self.confirmed)
-            finally:
-                end.set()
-            work.result()
+        with beside(self._watch):
+            with self.repeated():
+                yield
+            until("the watch sees the last write", lambda: self.seen >= self.confirmed)
         self.stored = int(self.cluster.get(f"{CONFIG_MAPS}/{self.name}")["data"]["n"])
         self.cluster.delete(f"{CONFIG_MAPS}/{self.name}")
 
@@ -147,8 +131,7 @@ class ApiWriter(Repeated):
 
     def complaints(self) -> list[str]:
         # A write that was not confirmed may have happened all the same.
-        lost = [] if self.stored >= self.confirmed > 0 else [f"{self.confirmed} writes to the API were confirmed, {self.stored} is stored"]
-        return lost
+        return [] if self.stored >= self.confirmed > 0 else [f"{self.confirmed} writes to the API were confirmed, {self.stored} is stored"]
 
 
 @dataclass
@@ -165,8 +148,7 @@ class CatalogueWriter(Repeated):
         with self.repeated():
             yield
         path = f"/v1/kv/{self.prefix}/"
-        kept = until("the catalogue tells what it keeps", lambda: self.catalogue.call(self.nodes[0], "GET", f"{path}?keys=true").reply)
-        self.kept = len(json.loads(kept.body)) if kept.status == 200 else 0
+        self.kept = len(until("the catalogue tells what it keeps", lambda: self.catalogue.get(self.nodes[0], f"{path}?keys=true")))
         self.catalogue.call(self.nodes[0], "DELETE", f"{path}?recurse=true")
 
     def once(self, number: int) -> None:
@@ -246,14 +228,8 @@ class Replicas:
         for thing in objects:
             self.cluster.create(thing, namespace)
         until("three replicas are ready", lambda: self._ready() == 3)
-        end = threading.Event()
-        with ThreadPoolExecutor(1) as pool:
-            work = pool.submit(self._look, end)
-            try:
-                yield
-            finally:
-                end.set()
-            work.result()
+        with beside(self._look):
+            yield
         self.cluster.log_in_again()
         until("three replicas are ready again", lambda: self._ready() == 3)
         for thing in objects:
@@ -281,7 +257,7 @@ class Clients:
     """All that use a site at the same time."""
 
     loads: list[Load]
-    others: list[Any]
+    others: list[Client]
 
     def during(self, work: Callable[[], T], seconds: float = 3600) -> T:
         """What `work` gives, while which they are all at work."""

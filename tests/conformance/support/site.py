@@ -53,7 +53,8 @@ def killed(plan: Plan, seconds: float, name: str, *arguments: str) -> Iterator[N
 
 def moment(least: float, most: float, number: int = 0) -> float:
     """Seconds after which something is to be killed, by chance, of one seed the nth; the seed is printed, and ASHLAR_SEED gives it again."""
-    seed = int(os.environ.setdefault("ASHLAR_SEED", str(random.randrange(10_000))))
+    seed = int(os.environ.get("ASHLAR_SEED") or random.randrange(10_000))
+    os.environ["ASHLAR_SEED"] = str(seed)
     chosen = random.Random(seed + number).uniform(least, most)
     print(f"ASHLAR_SEED={seed}: killed after {chosen:.1f} s")
     return chosen

@@ -3,9 +3,11 @@
 
 from __future__ import annotations
 
+import threading
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from typing import TypeVar
 
 T = TypeVar("T")
@@ -44,6 +46,19 @@ def holds(what: str, look: Callable[[], object], seconds: float, pause: float = 
         count += 1
         time.sleep(pause)
     return count
+
+
+@contextmanager
+def beside(work: Callable[[threading.Event], object]) -> Iterator[None]:
+    """Does some work in a thread until the block ends, of which an event tells it; its error is raised then."""
+    end = threading.Event()
+    with ThreadPoolExecutor(max_workers=1) as pool:
+        working = pool.submit(work, end)
+        try:
+            yield
+        finally:
+            end.set()
+        working.result()
 
 
 def at_once(work: Callable[[A], R], items: Iterable[A]) -> list[R]:

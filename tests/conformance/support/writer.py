@@ -5,15 +5,14 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Callable, Iterator
-from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
+from collections.abc import Callable
+from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
 from typing import TypeVar
 
 from .key_value import KeyValueStore
 from .nodes import CommandError, Node
-from .waiting import PATIENCE
+from .waiting import PATIENCE, beside
 
 T = TypeVar("T")
 
@@ -28,17 +27,9 @@ class Writer:
     longest: float = 0.0
     """Seconds between two writes that were confirmed, at most."""
 
-    @contextmanager
-    def active(self) -> Iterator[None]:
+    def active(self) -> AbstractContextManager[None]:
         """Writes as long as the block takes."""
-        end = threading.Event()
-        with ThreadPoolExecutor(max_workers=1) as pool:
-            writing = pool.submit(self._run, end)
-            try:
-                yield
-            finally:
-                end.set()
-            writing.result()
+        return beside(self._run)
 
     def during(self, work: Callable[[], T]) -> T:
         """What some work gives, while which it writes."""
