@@ -477,13 +477,18 @@ def _secrets(manifests: Sequence[Manifest]) -> dict[str, list[dict[str, Any]]]:
 def _upgrade(
     upgrade: Upgrade, catalogue: ComponentCatalogue, placed: Mapping[str, Sequence[Node]], groups: Mapping[str, Sequence[str]]
 ) -> dict[str, Any]:
-    """With ``left``, the nodes that are still to be taken out of service for it: something of theirs changes that does not restart in turns."""
-    left = []
+    """With ``left``: node that is still to be upgraded, since something changes there that does not restart in turns -> the components that take it out of
+    service for that, those at and above the first one that changes."""
+    left = {}
     for node, components in components_of(placed):
         manifests = [catalogue.manifests[name] for name in components]
-        still = [each for each in manifests if "rolling" not in each.life or node.name not in _rolling(each, groups)["members"]]
-        if node.name not in upgrade.done and any(artifact in upgrade.artifacts for each in still for artifact in each.artifacts):
-            left.append(node.name)
+        changing = [
+            place
+            for place, each in enumerate(manifests)
+            if upgrade.artifacts.keys() & set(each.artifacts) and ("rolling" not in each.life or node.name not in _rolling(each, groups)["members"])
+        ]
+        if changing and node.name not in upgrade.done:
+            left[node.name] = [each.name for each in manifests[changing[0] :] if "drain" in each.life]
     artifacts = {name: {"from": before, "to": after} for name, (before, after) in upgrade.artifacts.items()}
     return {"release": upgrade.release, "artifacts": artifacts, "begun": upgrade.begun, "left": left}
 

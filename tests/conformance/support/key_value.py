@@ -78,6 +78,12 @@ class Etcd:
         number = self.status(node)["leader"]
         return next((str(member["name"]) for member in self._listed(node) if member["ID"] == number), "")
 
+    def make_leader(self, node: Node) -> None:
+        leader = self.leader(node)
+        if leader != node.name:
+            own = self.status(node)["header"]["member_id"]
+            self.control(next(member for member in self.members if member.name == leader), f"move-leader {own:x}")
+
     def snapshot(self, node: Node) -> str:
         return snapshot(node, "etcd-snapshot.service", "/var/lib/etcd-snapshots")
 

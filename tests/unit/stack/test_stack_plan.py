@@ -305,33 +305,39 @@ def test_steps_that_kubernetes_survives(planned: Planned, installed: str, chosen
 
 
 OLD = '{"release": "2026.08", "versions": {"kubernetes": "1.35.4", "etcd": "3.7.3", "homely": "own-1"}}'
+DRAINED = {node: ["kubernetes_node"] for node in ALL}
 CHANGED = {"kubernetes": {"from": "1.35.4", "to": "1.36.3"}}
 
 
 @pytest.mark.parametrize(
     ("installed", "begun", "expected"),
     [
-        (None, None, {"release": "", "artifacts": {}, "begun": False, "left": []}),
-        ('{"versions": {"kubernetes": "1.36.3"}}', None, {"release": "", "artifacts": {}, "begun": False, "left": []}),
-        (OLD, None, {"release": "2026.08", "artifacts": CHANGED, "begun": False, "left": ALL}),
+        (None, None, {"release": "", "artifacts": {}, "begun": False, "left": {}}),
+        ('{"versions": {"kubernetes": "1.36.3"}}', None, {"release": "", "artifacts": {}, "begun": False, "left": {}}),
+        (OLD, None, {"release": "2026.08", "artifacts": CHANGED, "begun": False, "left": DRAINED}),
         (
             OLD,
             '{"versions": {"kubernetes": "1.36.3"}, "nodes": ["node2", "gone"]}',
-            {"release": "2026.08", "artifacts": CHANGED, "begun": True, "left": ["node1", "node3"]},
+            {"release": "2026.08", "artifacts": CHANGED, "begun": True, "left": {"node1": DRAINED["node1"], "node3": DRAINED["node3"]}},
         ),
-        (OLD, '{"versions": {"kubernetes": "1.35.4"}, "nodes": ["node2"]}', {"release": "2026.08", "artifacts": CHANGED, "begun": False, "left": ALL}),
+        (OLD, '{"versions": {"kubernetes": "1.35.4"}, "nodes": ["node2"]}', {"release": "2026.08", "artifacts": CHANGED, "begun": False, "left": DRAINED}),
         (
             '{"release": "2026.11", "versions": {"kubernetes": "1.36.3"}}',
             '{"versions": {"kubernetes": "1.36.1"}, "nodes": ["node2"]}',
-            {"release": "2026.11", "artifacts": {"kubernetes": {"from": "1.36.1", "to": "1.36.3"}}, "begun": False, "left": ALL},
+            {"release": "2026.11", "artifacts": {"kubernetes": {"from": "1.36.1", "to": "1.36.3"}}, "begun": False, "left": DRAINED},
         ),
         (
             '{"release": "2026.08", "versions": {"kubernetes": "1.36.3", "etcd": "3.6.8"}}',
             None,
-            {"release": "2026.08", "artifacts": {"etcd": {"from": "3.6.8", "to": "3.7.3"}}, "begun": False, "left": ["node2", "node3"]},
+            {"release": "2026.08", "artifacts": {"etcd": {"from": "3.6.8", "to": "3.7.3"}}, "begun": False, "left": {"node2": DRAINED["node2"], "node3": DRAINED["node3"]}},
+        ),
+        (
+            '{"release": "2026.08", "versions": {"kubernetes": "1.36.3", "coredns": "1.0.0"}}',
+            None,
+            {"release": "2026.08", "artifacts": {"coredns": {"from": "1.0.0", "to": "1.15.0"}}, "begun": False, "left": {node: [] for node in ALL}},
         ),
     ],
-    ids=["a first run", "nothing changes", "a change", "one that was begun", "one that was completed", "one that is taken back", "of members"],
+    ids=["a first run", "nothing changes", "a change", "one that was begun", "one that was completed", "one that is taken back", "of members", "of what disturbs no pod"],
 )
 def test_what_an_upgrade_has_to_do(planned: Planned, installed: str | None, begun: str | None, expected: dict[str, Any]) -> None:
     files = {f"state/{name}.json": text for name, text in (("installed", installed), ("upgrade", begun)) if text}
