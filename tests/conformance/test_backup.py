@@ -66,6 +66,29 @@ def test_a_backup_that_can_t_be_read_is_refused_before_anything_is_touched(
     assert key_value.get(first, key) == ["untouched"]
 
 
+@pytest.mark.scenario("etcd", "life")
+def test_a_survivor_of_three_hands_over_what_it_has(keys: Keys, plan: Plan, key_value: KeyValueStore, key: str, power: Power) -> None:
+    survivor, *others = key_value.members
+    if len(others) != 2:
+        pytest.skip("this is about three members")
+    key_value.put(survivor, key, "kept")
+    for node in others:
+        power.off(node)
+    try:
+        code, said = playbook(plan, *keys.backup)
+        assert code == 2 and "Without a majority, nothing is backed up" in words(said), said[-3000:]
+        code, said = playbook(plan, *keys.backup, "-e", "survivor=nobody")
+        assert code == 2 and "no node of this site" in words(said)
+        run(plan, *keys.backup, "-e", f"survivor={survivor.name}")
+    finally:
+        for node in others:
+            power.on(node)
+    until("there is a majority again", lambda: key_value.put(others[0], key, "lost"))
+    run(plan, *keys.restore, "-e", f"restore={plan.site}")
+    assert at_once(lambda node: key_value.get(node, key), key_value.members) == [["kept"]] * 3
+    assert changes(site_yml(plan)) == {"0"}
+
+
 @pytest.fixture
 def elsewhere(plan: Plan, nodes: dict[str, Node], power: Power, tmp_path: Path) -> Iterator[Plan]:
     """An inventory with the site's file and as many new machines, of other names and addresses. The site's own are off once the first is there."""

@@ -36,9 +36,14 @@ class Keys:
         (folder / "there").mkdir()
         return cls(public, file, folder / "there")
 
+    @property
+    def backup(self) -> list[str]:
+        """The words of a backup."""
+        return ["backup", "-e", f"to={self.folder}", "-e", f"recipients={self.public}"]
+
     def written(self, plan: Plan) -> None:
         """There is one more backup."""
-        run(plan, "backup", "-e", f"to={self.folder}", "-e", f"recipients={self.public}")
+        run(plan, *self.backup)
 
     @property
     def restore(self) -> list[str]:
