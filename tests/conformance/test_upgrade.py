@@ -35,6 +35,14 @@ EOF
 systemctl daemon-reload
 """
 
+# What is installed lies on a disk with 2 MiB left. Programs that run keep theirs.
+FULL = """
+mkdir /run/full
+mount -t tmpfs -o size=$(($(du -sk /opt/ashlar | cut -f1) + 2048))k tmpfs /run/full
+cp -a /opt/ashlar/. /run/full
+mount --bind /run/full /opt/ashlar
+"""
+
 
 @dataclass(frozen=True)
 class Change:
@@ -85,6 +93,18 @@ def test_check_mode_shows_the_plan_and_changes_nothing(change: Change, plan: Pla
     for artifact, versions in change.artifacts.items():
         assert f"{artifact} {versions['from']} -> {versions['to']}" in said
     assert changes(said) == {"0"} and current(every) == before
+
+
+def test_a_full_disk_ends_it_before_anything_is_changed(change: Change, plan: Plan, every: list[Node]) -> None:
+    before, node = current(every), every[-1]
+    node.run(FULL)
+    try:
+        code, said = playbook(plan, "upgrade")
+    finally:
+        node.run("umount -l /opt/ashlar /run/full; rmdir /run/full")
+    print(said[-1500:])
+    assert code == 2 and "No space left on device. The disk is full" in words(said), said[-3000:]
+    assert current(every) == before
 
 
 @pytest.mark.needs("etcd")
