@@ -27,9 +27,9 @@ options:
     required: true
   kind:
     description:
-      - What to generate. V(uuid) is a random UUID, V(key32) 32 random bytes in base64, V(password) 32 random letters and digits.
+      - What to generate. V(uuid) is a random UUID, V(key16) and V(key32) are 16 and 32 random bytes in base64, V(password) is 32 random letters and digits.
     type: str
-    choices: [uuid, key32, password]
+    choices: [uuid, key16, key32, password]
     default: uuid
   which:
     description:

@@ -27,12 +27,14 @@ from typing import Any
 ALPHABET = "abcdefghijkmnopqrstuvwxyzABCDEFGHJKLMNPQRSTUVWXYZ23456789"
 MAKERS: dict[str, Callable[[], str]] = {
     "uuid": lambda: str(uuid.UUID(bytes=secrets.token_bytes(16), version=4)),
+    "key16": lambda: base64.b64encode(secrets.token_bytes(16)).decode(),
     "key32": lambda: base64.b64encode(secrets.token_bytes(32)).decode(),
     "password": lambda: "".join(secrets.choice(ALPHABET) for _ in range(32)),
 }
 # What stands for a secret that is not there yet, from its name: secrets of different names are not the same.
 IN_CHECK_MODE: dict[str, Callable[[str], str]] = {
     "uuid": lambda name: str(uuid.uuid5(uuid.NAMESPACE_URL, name)),
+    "key16": lambda name: base64.b64encode(hashlib.sha256(name.encode()).digest()[:16]).decode(),
     "key32": lambda name: base64.b64encode(hashlib.sha256(name.encode()).digest()).decode(),
     "password": lambda name: hashlib.sha256(name.encode()).hexdigest()[:32],
 }

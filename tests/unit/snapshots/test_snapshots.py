@@ -59,7 +59,7 @@ def test_a_snapshot_is_checked_before_it_has_its_name(host: Host) -> None:
     assert host.take() == 0
     [name] = host.kept()
     assert name.endswith(f".{PROGRAMS[host.component][2]}") and (host.snapshots / name).read_text() == "whole\n"
-    assert [line.split()[1] for line in (host.folder / "asked").read_text().splitlines()] in (["save", "status"], ["save", "inspect"])
+    assert [line.split()[1] for line in (host.folder / "asked").read_text().splitlines()] in (["health", "save", "status"], ["save", "inspect"])
 
 
 def test_an_election_is_waited_for(host: Host) -> None:

@@ -1,0 +1,151 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What is stored outlives disks and nodes, is read by nobody without a key, and takes no disk that holds anything."""
+
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any
+
+import pytest
+
+from .support.cluster import random_name
+from .support.nodes import Node
+from .support.plan import Plan
+from .support.power import Power, reachable
+from .support.waiting import at_once, until
+
+pytestmark = pytest.mark.needs("ceph_osd")
+
+OBJECTS = 100
+# What this machine's own disk leaves free is not Ceph's fault.
+NOT_OURS = {"MON_DISK_LOW"}
+WRITE = "for n in $(seq {count}); do head -c 4096 /dev/urandom >/run/object; rados --pool {pool} put object-$n /run/object || exit 1; done; rm /run/object"
+SUMS = "for n in $(seq {count}); do rados --pool {pool} get object-$n - | sha256sum; done"
+# A master boot record with one partition.
+PARTITIONED = r"""printf '\0\0\0\0\203\0\0\0\0\10\0\0\240\206\1\0' | dd of={file} bs=1 seek=446 conv=notrunc status=none
+  printf '\125\252' | dd of={file} bs=1 seek=510 conv=notrunc status=none"""
+
+
+@dataclass(frozen=True)
+class Ceph:
+    """Ceph, by the command line of the nodes that have its administrator's key."""
+
+    administrators: list[Node]
+    disks: list[Node]
+
+    def ask(self, words: str, node: Node | None = None, seconds: int = 60) -> Any:
+        """What Ceph answers, as JSON; a CommandError when it doesn't."""
+        return json.loads((node or self.administrators[0]).run(f"ceph --connect-timeout 20 --format json {words}", seconds))
+
+    def problems(self) -> dict[str, Any]:
+        return {name: check for name, check in self.ask("health detail")["checks"].items() if name not in NOT_OURS}
+
+    def well(self) -> bool:
+        """Every disk is part of it, and every piece of data has all copies."""
+        status = self.ask("status")
+        states = {each["state_name"] for each in status["pgmap"].get("pgs_by_state", [])}
+        return status["osdmap"]["num_up_osds"] == status["osdmap"]["num_osds"] and states <= {"active+clean"} and not self.problems()
+
+
+@pytest.fixture(scope="module")
+def ceph(plan: Plan, nodes: dict[str, Node]) -> Ceph:
+    found = Ceph([nodes[name] for name in plan.on("ceph_mon")], [nodes[name] for name in plan.on("ceph_osd")])
+    until("Ceph is well", found.well)
+    return found
+
+
+@pytest.fixture
+def pool(ceph: Ceph) -> Iterator[str]:
+    name, node = random_name("conformance"), ceph.administrators[0]
+    node.run(f"ceph osd pool create {name} 8 && ceph osd pool application enable {name} conformance")
+    until("its data has a place", ceph.well)
+    yield name
+    node.run("ceph config set mon mon_allow_pool_delete true")
+    node.run(f"ceph osd pool rm {name} {name} --yes-i-really-really-mean-it; ceph config rm mon mon_allow_pool_delete")
+
+
+def test_all_monitors_agree_and_every_disk_takes_part(ceph: Ceph, plan: Plan) -> None:
+    for node in ceph.administrators:
+        assert set(ceph.ask("quorum_status", node)["quorum_names"]) == set(plan.on("ceph_mon")), node.name
+    hosts = [item for item in ceph.ask("osd tree")["nodes"] if item["type"] == "host"]
+    assert {item["name"] for item in hosts} == set(plan.on("ceph_osd")) and all(item["children"] for item in hosts)
+    assert ceph.ask("mgr stat")["available"]
+
+
+def test_nothing_speaks_the_old_protocol_and_all_is_encrypted(ceph: Ceph) -> None:
+    for monitor in ceph.ask("mon dump")["mons"]:
+        assert [address["type"] for address in monitor["public_addrs"]["addrvec"]] == ["v2"], monitor
+    ask = "ceph --connect-timeout 10 --ms_mon_client_mode {mode} fsid"
+    node = ceph.administrators[0]
+    assert node.ask(ask.format(mode="secure")).code == 0
+    assert node.ask(ask.format(mode="crc")).code, "who wants no encryption is refused"
+
+
+def test_nothing_is_read_without_a_key(ceph: Ceph, pool: str) -> None:
+    node = ceph.administrators[0]
+    node.run(f"echo secret | rados --pool {pool} put one -")
+    stranger = "/run/stranger.keyring"
+    node.run(f"ceph-authtool --create-keyring {stranger} --gen-key --name client.admin")
+    try:
+        for options in ("--name client.nobody", f"--keyring {stranger}"):
+            answer = node.ask(f"timeout 20 rados {options} --pool {pool} get one -")
+            assert answer.code and "secret" not in answer.out, options
+    finally:
+        node.run(f"rm {stranger}")
+
+
+@pytest.mark.parametrize("holds", ["a file system", "a partition table", "another cluster"])
+def test_a_disk_that_holds_anything_is_left_alone(ceph: Ceph, holds: str) -> None:
+    node = ceph.disks[0]
+    file = f"/var/lib/{random_name('disk')}"
+    make = {
+        "a file system": f"mkfs.ext4 -q {file}",
+        "a partition table": PARTITIONED.format(file=file),
+        "another cluster": f"""
+          dd if=$(readlink -f /var/lib/ceph/osd/ceph-*/block | head -1) of={file} bs=4096 count=1 conv=notrunc status=none
+          ceph-bluestore-tool set-label-key --dev {file} --key ceph_fsid --value 00000000-0000-4000-8000-000000000000""",
+    }[holds]
+    node.run(f"truncate -s 200M {file}; {make}")
+    before = node.run(f"sha256sum {file}")
+    settings = node.run("cat /etc/ceph/disks.json")
+    try:
+        node.run(f"""echo '{json.dumps({"two": {"name": "two", "path": file}})}' >/etc/ceph/disks.json""")
+        answer = node.ask("/usr/local/libexec/ashlar/ceph-osd prepare two")
+    finally:
+        node.run(f"cat >/etc/ceph/disks.json <<'EOF'\n{settings}EOF")
+    assert answer.code and holds in answer.error and "is left alone" in answer.error, answer
+    assert node.run(f"sha256sum {file}") == before
+    node.run(f"rm {file}")
+
+
+@pytest.mark.disruptive
+def test_what_is_stored_is_there_while_a_node_is_off(ceph: Ceph, pool: str, power: Power) -> None:
+    first, *_, last = ceph.disks
+    first.run(WRITE.format(pool=pool, count=OBJECTS), 300)
+    before = first.run(SUMS.format(pool=pool, count=OBJECTS), 300)
+    power.off(last)
+    try:
+        until("it can be written to", lambda: first.run(f"echo more | timeout 20 rados --pool {pool} put more -") == "")
+        assert first.run(SUMS.format(pool=pool, count=OBJECTS), 300) == before
+    finally:
+        power.on(last)
+    until("the node answers", lambda: reachable(last))
+    until("all copies are there again", ceph.well)
+
+
+@pytest.mark.disruptive
+def test_what_is_stored_survives_all_nodes_going_down(ceph: Ceph, pool: str, power: Power, every: list[Node]) -> None:
+    node = ceph.administrators[0]
+    node.run(WRITE.format(pool=pool, count=OBJECTS), 300)
+    before = node.run(SUMS.format(pool=pool, count=OBJECTS), 300)
+    at_once(power.off, every)
+    for one in reversed(every):
+        power.on(one)
+        time.sleep(2)
+    for one in every:
+        until(f"{one.name} answers", lambda one=one: reachable(one))
+    until("all copies are there again", ceph.well)
+    assert node.run(SUMS.format(pool=pool, count=OBJECTS), 300) == before
