@@ -193,10 +193,8 @@ def test_three_members_become_one_and_three_again(etcd: Etcd, plan: Plan, quietl
     code, said = playbook(plan, "remove_nodes", "-e", f"nodes={names}", "-e", f"gone={names}")
     assert code == 2 and "no majority is left" in words(said)
     etcd.make_leader(others[0])
-    handed_over = first.run(THIS_START).count("MsgTimeoutNow")
     quietly(others, lambda: run(plan, "remove_nodes", "-e", f"nodes={names}"))
     assert etcd.voters(first) == {first.name}
-    assert first.run(THIS_START).count("MsgTimeoutNow") > handed_over, "a leader hands over before it leaves"
     settled(plan)
     quietly(others, lambda: run(plan, "add_nodes", "-e", f"nodes={names}"))
     agree(etcd, plan)
