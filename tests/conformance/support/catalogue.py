@@ -92,7 +92,7 @@ class Catalogue:
     plan: Plan
 
     def token(self, purpose: str) -> str:
-        return (Path(self.plan.credentials) / "consul" / "tokens" / purpose).read_text().strip()
+        return (Path(self.plan.credentials) / "consul" / "tokens" / purpose).read_text().split()[0]
 
     def call(
         self, node: Node, method: str, path: str, body: Any = None, token: str | None = "management", certificate: bool = True, seconds: float = 8
