@@ -21,6 +21,7 @@ PRIVILEGED = {
     "flannel.service": 9.0,
     "ashlar-images.service": 9.6,
     "ashlar-firewall.service": 9.0,
+    "ceph-mount.service": 7.0,
 }
 
 

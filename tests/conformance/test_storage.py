@@ -12,6 +12,7 @@ from typing import Any
 import pytest
 
 from .support.cluster import random_name
+from .support.figures import Tell
 from .support.nodes import Node
 from .support.plan import Plan
 from .support.power import Power, reachable
@@ -119,6 +120,37 @@ def test_a_disk_that_holds_anything_is_left_alone(ceph: Ceph, holds: str) -> Non
     assert answer.code and holds in answer.error and "is left alone" in answer.error, answer
     assert node.run(f"sha256sum {file}") == before
     node.run(f"rm {file}")
+
+
+@pytest.mark.needs("ceph_mount")
+def test_every_worker_reads_what_another_has_written(plan: Plan, nodes: dict[str, Node]) -> None:
+    workers = [nodes[name] for name in plan.on("ceph_mount")]
+    folder = f"{plan.option('ceph_mount', 'ceph_mount_path')}/{random_name('conformance')}"
+    workers[0].run(f"mkdir {folder}")
+    for node in workers:
+        node.run(f"head -c 100000 /dev/urandom >{folder}/{node.name} && sync {folder}/{node.name}")
+    sums = at_once(lambda node: node.run(f"cd {folder} && sha256sum *"), workers)
+    assert len(sums[0].splitlines()) == len(workers) and len(set(sums)) == 1
+    workers[-1].run(f"rm -r {folder}")
+    assert workers[0].ask(f"ls {folder}").code
+
+
+@pytest.mark.disruptive
+@pytest.mark.needs("ceph_mount")
+def test_another_metadata_server_takes_over(ceph: Ceph, plan: Plan, nodes: dict[str, Node], tell: Tell) -> None:
+    def active() -> str:
+        return next((str(one["name"]) for one in ceph.ask("fs status")["mdsmap"] if one["state"] == "active"), "")
+
+    node = nodes[plan.on("ceph_mount")[-1]]
+    file = f"{plan.option('ceph_mount', 'ceph_mount_path')}/{random_name('conformance')}"
+    before = until("a metadata server is active", active)
+    node.run(f"echo before >{file}")
+    nodes[before].run("systemctl kill --signal KILL ceph-mds.service")
+    began = time.monotonic()
+    until("a file can be written", lambda: node.run(f"timeout 60 sh -c 'echo after >>{file}; sync {file}'") == "")
+    tell(f"files could be written {time.monotonic() - began:.1f} s after the metadata server was killed")
+    assert node.run(f"head -n 1 {file}; rm {file}") == "before\n"
+    until("Ceph is well", ceph.well)
 
 
 @pytest.mark.disruptive
