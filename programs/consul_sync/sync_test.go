@@ -493,6 +493,20 @@ func TestTheCatalogueIsPutRightWhenItWasChangedOrLost(t *testing.T) {
 	}
 }
 
+func TestTheCatalogueIsPutRightWhenConsulGoesBackToASnapshot(t *testing.T) {
+	p := newPlace(t)
+	p.add(serviceOf("shop", "web", nil), sliceOf("shop", "web", "web-1", http1, 1, 2))
+	p.start(p.settings("one"))
+	p.becomes("web--shop 10.0.0.1", "web--shop 10.0.0.2")
+	p.consul.change(func() {
+		p.consul.services = map[string]service{}
+		for key := range p.consul.keys {
+			p.consul.keys[key] += 100
+		}
+	})
+	p.becomes("web--shop 10.0.0.1", "web--shop 10.0.0.2")
+}
+
 func TestAFormerActiveOneCannotWrite(t *testing.T) {
 	each(t, func(t *testing.T, p *place) {
 		ctx := context.Background()

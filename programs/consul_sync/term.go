@@ -32,6 +32,8 @@ const (
 	// where nothing answers, the agent of this node is gone.
 	patience = 10 * time.Second
 	silence  = 3 * time.Second
+	// How often it is asked whether the catalogue is still the one that was taken over.
+	guardEvery = 5 * time.Second
 )
 
 // sight is what Kubernetes has, held in memory by watches.
@@ -184,15 +186,21 @@ func (t *term) run(ctx context.Context, compareEvery time.Duration) {
 			}
 		})
 	}
-	compare, watch := time.NewTicker(compareEvery), time.NewTicker(time.Second)
+	compare, watch, guard := time.NewTicker(compareEvery), time.NewTicker(time.Second), time.NewTicker(guardEvery)
 	defer compare.Stop()
 	defer watch.Stop()
+	defer guard.Stop()
 	for ctx.Err() == nil {
 		select {
 		case <-ctx.Done():
 		case <-compare.C:
 			if err := t.compare(ctx); err != nil && ctx.Err() == nil {
 				log.Printf("The catalogue can't be compared with Kubernetes: %v", err)
+			}
+		case <-guard.C:
+			// Where nothing is written, nothing else tells that Consul went back to a snapshot.
+			if err := t.catalogue.write(ctx, t.fence, nil); errors.Is(err, errFenced) {
+				t.end(err)
 			}
 		case <-watch.C:
 			limit := patience
