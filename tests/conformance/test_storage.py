@@ -154,6 +154,18 @@ def test_another_metadata_server_takes_over(ceph: Ceph, plan: Plan, nodes: dict[
 
 
 @pytest.mark.disruptive
+def test_a_disk_is_recognised_by_what_is_written_on_it(ceph: Ceph) -> None:
+    def disks() -> dict[str, list[int]]:
+        return {item["name"]: item["children"] for item in ceph.ask("osd tree")["nodes"] if item["type"] == "host"}
+
+    before, node = disks(), ceph.disks[-1]
+    node.run("""units=$(systemctl list-units --plain --no-legend 'ceph-osd@*' | cut -d' ' -f1)
+      systemctl stop $units && rm -rf /var/lib/ceph/osd/* && systemctl start $units""")
+    until("Ceph is well", ceph.well)
+    assert disks() == before
+
+
+@pytest.mark.disruptive
 def test_what_is_stored_is_there_while_a_node_is_off(ceph: Ceph, pool: str, power: Power) -> None:
     first, *_, last = ceph.disks
     first.run(WRITE.format(pool=pool, count=OBJECTS), 300)
