@@ -5,7 +5,7 @@
     bench/scale.py --nodes 1000
 
 1. `ansible-inventory --list --export` with the stack plugin, beside the same hosts without it: seconds and peak memory.
-2. What upgrade.yml shows of an upgrade to the next release before it touches a host: versions, turns, the order in which nodes are drained.
+2. What upgrade.yml shows of an upgrade to the next release before it touches a host: versions, turns, the order of the nodes.
 3. Every certificate of every node issued (and looked at again, when nothing is due), as the certificates action does it, in one process.
 4. The certificates action itself through ansible-playbook, on as many hosts as `--acted` says, with a local connection and a folder a
    host as its root: what one host costs including Ansible's own work. Nothing outside of a temporary folder is written.
@@ -126,7 +126,7 @@ def upgrade(folder: Path, versions: Mapping[str, str]) -> Spent:
     plan = yaml.safe_dump(yaml.safe_load((ROOT / "playbooks/upgrade.yml").read_text())[:1]).replace("tasks/", f"{ROOT}/playbooks/tasks/")
     (folder / "upgrade.yml").write_text(plan)
     spent = spend([str(BIN / "ansible-playbook"), "-i", str(folder / "site"), str(folder / "upgrade.yml"), "--check"])
-    if "Then drained, upgraded and put back" not in spent.output:
+    if "Then taken out of service, upgraded and put back" not in spent.output:
         raise SystemExit(f"bench: upgrade.yml showed no plan:\n{spent.output[-4000:]}")
     return spent
 
