@@ -323,6 +323,8 @@ def option_lines(
     for least, words in (("minimum", "at least"), ("maximum", "at most"), ("pattern", "matching")):
         if limit and least in limit:
             facts.append(f"{words} {code(literal(limit[least]))}")
+    if limit and "unique" in limit:
+        facts.append(f"each {' and '.join(map(code, limit['unique']))} once")
     text = " ".join(prose(part, page, known) for part in paragraphs(option.get("description")))
     yield f"{indent}- **{code(name)}** ({', '.join(facts)}): {text}".rstrip()
     inner = indent + "  "
@@ -345,7 +347,7 @@ def option_lines(
         yield f"{inner}  ```"
         yield ""
     for sub, spec in (option.get("suboptions") or option.get("options") or option.get("contains") or {}).items():
-        yield from option_lines(str(sub), spec, page, known, indent=inner)
+        yield from option_lines(str(sub), spec, page, known, ((limit or {}).get("each") or {}).get(sub), inner)
 
 
 def document(title: str, source: str, lines: Iterable[str]) -> str:

@@ -76,6 +76,13 @@ def test_all_monitors_agree_and_every_disk_takes_part(ceph: Ceph, plan: Plan) ->
     assert ceph.ask("mgr stat")["available"]
 
 
+def test_copies_are_in_different_zones_where_there_are_enough(ceph: Ceph, plan: Plan, pool: str) -> None:
+    zones = {plan.shared["site_nodes"][name]["zone"] for name in plan.on("ceph_osd")}
+    apart = "zone" if all(zones) and len(zones) >= max(plan.option("ceph", "ceph_replicas"), 2) else "host"
+    rule = ceph.ask(f"osd pool get {pool} crush_rule")["crush_rule"]
+    assert apart in {step.get("type") for step in ceph.ask(f"osd crush rule dump {rule}")["steps"]}
+
+
 def test_nothing_speaks_the_old_protocol_and_all_is_encrypted(ceph: Ceph) -> None:
     for monitor in ceph.ask("mon dump")["mons"]:
         assert [address["type"] for address in monitor["public_addrs"]["addrvec"]] == ["v2"], monitor

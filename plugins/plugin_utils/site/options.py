@@ -111,15 +111,26 @@ def wrong_value(spec: Mapping[str, Any], limits: Mapping[str, Any], value: Any) 
         return f"is {shown}.{detail} {allowed}"
     checked = result.validated_parameters["value"]
     for item in checked if isinstance(checked, list) else [checked]:
-        below = "minimum" in limits and isinstance(item, (int, float)) and item < limits["minimum"]
-        above = "maximum" in limits and isinstance(item, (int, float)) and item > limits["maximum"]
-        unlike = "pattern" in limits and not re.fullmatch(limits["pattern"], str(item))
-        if below or above or unlike:
+        if _beyond(limits, item):
             return f"is {shown}. {allowed}"
+        for name, member in limits.get("each", {}).items():
+            if isinstance(item, dict) and item.get(name) is not None and _beyond(member, item[name]):
+                return f"is {shown}. {_allowed(spec['options'][name], member).replace('Allowed', f'Allowed as {name}')}"
+    for name in limits.get("unique", []):
+        given = [item[name] for item in checked]
+        twice = next((one for one in given if given.count(one) > 1), None)
+        if twice is not None:
+            return f"is {shown}. {name} {quoted(twice)} is there twice; each has one of its own."
     if kind in ("int", "float") and isinstance(value, str):
         # As a text it would reach JSON and sums of templates, where programs and Jinja refuse it.
         return f"is {shown}, a text. {allowed} Write it without quotes, on the command line as -e '{{\"name\": value}}'."
     return ""
+
+
+def _beyond(limits: Mapping[str, Any], value: Any) -> bool:
+    below = "minimum" in limits and isinstance(value, (int, float)) and value < limits["minimum"]
+    above = "maximum" in limits and isinstance(value, (int, float)) and value > limits["maximum"]
+    return below or above or ("pattern" in limits and not re.fullmatch(limits["pattern"], str(value)))
 
 
 def wrong_variables(root: Path, components: Iterable[str], variables: Mapping[str, Any], template: Callable[[Any], Any]) -> list[str]:

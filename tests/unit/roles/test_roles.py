@@ -407,6 +407,7 @@ def guard(retiring: dict[str, Any], **extra: Any) -> str:
 
 # CAs that a program reads again by itself: at each connection, or by a watch on the file.
 READ_AGAIN = {
+    "ceph_rgw": {"site"},
     "consul_sync": {"consul"},
     "kubernetes_control": {"front_proxy"},
     "metrics_gateway": {"site"},

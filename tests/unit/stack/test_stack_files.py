@@ -129,3 +129,26 @@ def test_upgrades_take_the_plays_of_components_in_the_order_of_the_site() -> Non
     manifests = load(ROOT).manifests
     steps = steps_of([manifests[play] for play in plays if " " not in play])
     assert [f"{step['component']} {step['tasks']}".removesuffix(" main") for step in steps] == plays
+
+
+DISK = {"name": "one", "path": "/dev/disk/by-id/a"}
+
+
+@pytest.mark.parametrize(
+    ("option", "value", "said"),
+    [
+        ("ceph_osd_disks", [DISK, DISK | {"name": "two"}], 'path "/dev/disk/by-id/a" is there twice; each has one of its own.'),
+        ("ceph_osd_disks", [DISK, DISK | {"path": "/dev/disk/by-id/b"}], 'name "one" is there twice; each has one of its own.'),
+        ("ceph_osd_disks", [DISK | {"size_gib": 1}], "Allowed as size_gib: a whole number from 5 to 65536."),
+        ("ceph_osd_disks", [DISK | {"path": "sdb"}], "Allowed as path: a text that matches /[A-Za-z0-9/_.:+-]+."),
+        ("ceph_osd_disks", [{"name": "one"}], "missing required arguments: path found in value. Allowed: a list, each a mapping."),
+        ("ceph_osd_disks", [DISK], ""),
+        ("ceph_rgw_buckets", [{"name": "Images", "user": "registry"}], "Allowed as name: a text that matches [a-z0-9][a-z0-9.-]{1,61}[a-z0-9]."),
+        ("ceph_rgw_buckets", [{"name": "images", "user": "registry"}], ""),
+    ],
+)
+def test_members_of_lists_have_limits(option: str, value: list[dict[str, Any]], said: str) -> None:
+    component = option.rpartition("_")[0]
+    catalogue = load(ROOT)
+    limits = catalogue.manifests[component].limits[option]
+    assert wrong_value((catalogue.options(component) or {})[option], limits, value).endswith(said)
