@@ -68,6 +68,8 @@ _STYLES = {
 }
 _REFRESH_SECONDS = 0.5
 _REMINDER_SECONDS = 30
+# With this a command that is tried again and again says how far it is.
+_PROGRESS = "progress: "
 _INTERACTIVE = ("ansible.builtin.pause", "ansible.legacy.pause", "pause")
 _ERASE = "\r\x1b[K"
 
@@ -93,17 +95,22 @@ class Ticker:
         self._task: report.Task | None = None
         self._hosts: set[str] = set()
         self._reminded = 0.0
+        self._progress = ""
         self._stopped = threading.Event()
         threading.Thread(target=self._run, daemon=True).start()
 
     def begin(self, task: report.Task) -> None:
         with self.lock:
-            self._task, self._hosts, self._reminded = task, set(), time.monotonic()
+            self._task, self._hosts, self._reminded, self._progress = task, set(), time.monotonic(), ""
             self._show()
 
     def expect(self, host: str) -> None:
         with self.lock:
             self._hosts.add(host)
+
+    def tell(self, progress: str) -> None:
+        with self.lock:
+            self._progress = f": {progress}"
 
     def end(self) -> None:
         """Nothing is shown until the next task begins."""
@@ -144,7 +151,7 @@ class Ticker:
         taken = report.duration(time.monotonic() - task.started)
         _layer, play = report.layer_and_name(task.play)
         who = f"waiting for {report.some(waiting, 2)}, " if task.hosts and waiting else ""
-        return f"  {play}: {task.name} ({done}{who}{taken})"
+        return f"  {play}: {task.name} ({done}{who}{taken}){self._progress}"
 
     def _show(self) -> None:
         if self.live:
@@ -372,6 +379,9 @@ class CallbackModule(CallbackBase):
             self._print(f"    {self.host_label(result)}: {what} ({label}): {self._dump_results(result.result)}")
 
     def v2_runner_retry(self, result: Any) -> None:
+        said = str(result.result.get("stdout") or "")
+        if said.startswith(_PROGRESS):
+            self._ticker.tell(said.removeprefix(_PROGRESS))
         left = result.result.get("retries", 0) - result.result.get("attempts", 0)
         if self._display.verbosity:
             self._print(paint(f"    {self.host_label(result)}: not yet, {left} retries left", "muted"))

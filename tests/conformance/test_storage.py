@@ -16,6 +16,7 @@ from .support.figures import Tell
 from .support.nodes import Node
 from .support.plan import Plan
 from .support.power import Power, reachable
+from .support.site import changes, run
 from .support.waiting import at_once, until
 
 pytestmark = pytest.mark.needs("ceph_osd")
@@ -200,3 +201,41 @@ def test_what_is_stored_survives_all_nodes_going_down(ceph: Ceph, pool: str, pow
         until(f"{one.name} answers", lambda one=one: reachable(one))
     until("all copies are there again", ceph.well)
     assert node.run(SUMS.format(pool=pool, count=OBJECTS), 300) == before
+
+
+@pytest.mark.destructive
+@pytest.mark.disruptive
+def test_a_storage_node_leaves_when_its_data_has_moved_and_comes_back(ceph: Ceph, plan: Plan, nodes: dict[str, Node], pool: str) -> None:
+    [name] = [name for name in plan.on("ceph_osd") if name not in plan.on("ceph_mon")]
+    first, node = ceph.administrators[0], nodes[name]
+    first.run(WRITE.format(count=OBJECTS, pool=pool), 300)
+    sums = first.run(SUMS.format(count=OBJECTS, pool=pool), 300)
+
+    run(plan, "remove_nodes", "-e", f"nodes={name}")
+    assert name not in {item["name"] for item in ceph.ask("osd tree")["nodes"]}
+    assert ceph.ask("osd ls") and not ceph.problems(), "it was not removed before everything had all its copies elsewhere"
+    assert first.run(SUMS.format(count=OBJECTS, pool=pool), 300) == sums
+    refused = first.ask(f"/usr/local/libexec/ashlar/ceph-nodes check {first.name}")
+    assert refused.code == 1 and "Add a storage node first" in refused.error
+
+    run(plan, "add_nodes", "-e", f"nodes={name}")
+    until("its disks take part again", lambda: ceph.well() and name in {item["name"] for item in ceph.ask("osd tree")["nodes"]}, 300)
+    assert first.run(SUMS.format(count=OBJECTS, pool=pool), 300) == sums
+    assert changes(run(plan, "site")) == {"0"}
+    assert node.run("systemctl is-active ceph-osd@*").split() == ["active"]
+
+
+@pytest.mark.destructive
+@pytest.mark.disruptive
+def test_a_storage_node_that_is_gone_is_replaced(ceph: Ceph, plan: Plan, nodes: dict[str, Node], pool: str) -> None:
+    [name] = [name for name in plan.on("ceph_osd") if name not in plan.on("ceph_mon")]
+    first, node = ceph.administrators[0], nodes[name]
+    first.run(WRITE.format(count=OBJECTS, pool=pool), 300)
+    sums = first.run(SUMS.format(count=OBJECTS, pool=pool), 300)
+    before = ceph.ask("osd ls")
+    # The machine is a new one, with empty disks.
+    node.run("systemctl stop 'ceph-osd@*'; rm -rf /var/lib/ceph-disks")
+    run(plan, "replace_node", "-e", f"node={name}", "-e", "wipe=true")
+    until("its new disks take part", ceph.well, 300)
+    assert len(ceph.ask("osd ls")) == len(before), "the old disks are forgotten"
+    assert first.run(SUMS.format(count=OBJECTS, pool=pool), 300) == sums

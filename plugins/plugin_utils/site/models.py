@@ -11,7 +11,7 @@ from typing import Any
 
 LAYERS = ("base", "runtime", "coordination", "orchestration", "network", "ingress", "storage", "observability", "management")
 NETWORK_KINDS = ("containers", "virtual")
-TASKS = ("leave", "drain", "resume", "stop", "forget", "precheck", "backup", "restore", "restored", "rotate")
+TASKS = ("removable", "leave", "drain", "resume", "stop", "forget", "precheck", "backup", "restore", "restored", "rotate")
 """Keys of `life` that name a task file of the role."""
 NODE_CLASSES = ("control", "worker", "edge", "storage")
 EVERY_NODE = "nodes"
