@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import re
+from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -57,6 +58,7 @@ PLAN_VARIABLES = (
     "node_certificates",
     "node_authorities",
     "node_health",
+    "node_warnings",
     "node_metrics",
     "node_retiring",
 )
@@ -116,6 +118,10 @@ def wrong_value(spec: Mapping[str, Any], limits: Mapping[str, Any], value: Any) 
         unlike = "pattern" in limits and not re.fullmatch(limits["pattern"], str(item))
         if below or above or unlike:
             return f"is {shown}. {allowed}"
+    for key in limits.get("unique", ()):
+        twice = sorted(text for text, count in Counter(str(item.get(key)) for item in checked).items() if count > 1)
+        if twice:
+            return f"has the {key} {quoted(twice[0])} more than once. Allowed: each {key} once. Remove the other, or correct it."
     if kind in ("int", "float") and isinstance(value, str):
         # As a text it would reach JSON and sums of templates, where programs and Jinja refuse it.
         return f"is {shown}, a text. {allowed} Write it without quotes, on the command line as -e '{{\"name\": value}}'."
