@@ -324,7 +324,7 @@ def option_lines(
         if limit and least in limit:
             facts.append(f"{words} {code(literal(limit[least]))}")
     if limit and "unique" in limit:
-        facts.append(f"each {' and '.join(map(code, limit['unique']))} once")
+        facts.append(f"each {codes(limit['unique'])} once")
     text = " ".join(prose(part, page, known) for part in paragraphs(option.get("description")))
     yield f"{indent}- **{code(name)}** ({', '.join(facts)}): {text}".rstrip()
     inner = indent + "  "
@@ -426,16 +426,17 @@ def role_page(role: Role, known: Sequence[str]) -> str:
         if manifest.get("certificates"):
             header = ["name", "authority", "usage", "common name", "owner of the key"]
             lines += ["## Certificates", "", f"In `/etc/ashlar/pki/{role.name}/`.", "", *table(header, certificate_rows(role))]
-        if manifest.get("health"):
-            rows = [
-                [
-                    str(check["name"]),
-                    check_of(check),
-                    str(check.get("remedy") or (f"`journalctl -u {check['log_unit']}`" if "log_unit" in check else "")),
+        for part, title in (("health", "Health"), ("warnings", "Warnings")):
+            if manifest.get(part):
+                rows = [
+                    [
+                        str(check["name"]),
+                        check_of(check),
+                        str(check.get("remedy") or (f"`journalctl -u {check['log_unit']}`" if "log_unit" in check else "")),
+                    ]
+                    for check in manifest[part]
                 ]
-                for check in manifest["health"]
-            ]
-            lines += ["## Health", "", *table(["what is true when it is well", "asked", "when it is not"], rows)]
+                lines += [f"## {title}", "", *table(["what is true when it is well", "asked", "when it is not"], rows)]
         if manifest.get("failures"):
             rows = [[code(failure["log"]), str(failure["cause"]), str(failure["remedy"])] for failure in manifest["failures"]]
             lines += ["## Known failures", "", *table(["in its log", "cause", "what to do"], rows)]

@@ -27,9 +27,10 @@ options:
     required: true
   kind:
     description:
-      - What to generate. V(uuid) is a random UUID, V(key16) and V(key32) are 16 and 32 random bytes in base64, V(password) is 32 random letters and digits.
+      - What to generate. V(uuid) is a random UUID, V(key32) is 32 random bytes in base64, V(password) is 32 random letters and digits.
+      - V(ceph) is 16 random bytes in base64, too; what is returned is the complete key of Ceph, with the header that all its keys have.
     type: str
-    choices: [uuid, key16, key32, password]
+    choices: [uuid, key32, password, ceph]
     default: uuid
   which:
     description:

@@ -27,17 +27,19 @@ from typing import Any
 ALPHABET = "abcdefghijkmnopqrstuvwxyzABCDEFGHJKLMNPQRSTUVWXYZ23456789"
 MAKERS: dict[str, Callable[[], str]] = {
     "uuid": lambda: str(uuid.UUID(bytes=secrets.token_bytes(16), version=4)),
-    "key16": lambda: base64.b64encode(secrets.token_bytes(16)).decode(),
+    "ceph": lambda: base64.b64encode(secrets.token_bytes(16)).decode(),
     "key32": lambda: base64.b64encode(secrets.token_bytes(32)).decode(),
     "password": lambda: "".join(secrets.choice(ALPHABET) for _ in range(32)),
 }
 # What stands for a secret that is not there yet, from its name: secrets of different names are not the same.
 IN_CHECK_MODE: dict[str, Callable[[str], str]] = {
     "uuid": lambda name: str(uuid.uuid5(uuid.NAMESPACE_URL, name)),
-    "key16": lambda name: base64.b64encode(hashlib.sha256(name.encode()).digest()[:16]).decode(),
+    "ceph": lambda name: base64.b64encode(hashlib.sha256(name.encode()).digest()[:16]).decode(),
     "key32": lambda name: base64.b64encode(hashlib.sha256(name.encode()).digest()).decode(),
     "password": lambda name: hashlib.sha256(name.encode()).hexdigest()[:32],
 }
+# What stands before the secret itself wherever it is used. For Ceph: the type of the key, AES, no time of its making, and its length of 16 bytes.
+HEADERS = {"ceph": "AQAAAAAAAAAAABAA"}
 NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.-]*(/[A-Za-z0-9_][A-Za-z0-9_.-]*)*")
 
 
@@ -79,6 +81,10 @@ class Secret:
         """Without the previous one."""
         return replace(self, previous="")
 
+    def complete(self, kind: str) -> Secret:
+        """As it is used: each with what stands before a secret of this kind."""
+        return Secret(*(text and HEADERS.get(kind, "") + text for text in (self.current, self.next, self.previous)))
+
     @property
     def text(self) -> str:
         """The file's content."""
@@ -104,7 +110,7 @@ def locked(folder: Path) -> Iterator[None]:
 
 
 def obtain(root: Path, name: str, kind: str, dry_run: bool, decrypt: Callable[[bytes], bytes] = bytes) -> Secret:
-    """The secret `name` below the folder `root`; made if it is missing.
+    """The secret `name` below the folder `root`, as it is used; made if it is missing.
 
     :raises SecretError: when its name, its file or its content will not do.
     """
@@ -114,7 +120,7 @@ def obtain(root: Path, name: str, kind: str, dry_run: bool, decrypt: Callable[[b
     try:
         found = read(path, decrypt)
         if found is None and dry_run:
-            return Secret(IN_CHECK_MODE[kind](name))
+            return Secret(IN_CHECK_MODE[kind](name)).complete(kind)
         if found is None:
             for folder in reversed([parent for parent in path.parents if parent == root or root in parent.parents]):
                 folder.mkdir(mode=0o700, parents=folder == root, exist_ok=True)
@@ -125,7 +131,7 @@ def obtain(root: Path, name: str, kind: str, dry_run: bool, decrypt: Callable[[b
                     write(path, found.text.encode())
     except OSError as error:
         raise SecretError(f"{error.filename or path}: {error.strerror}. Secrets lie in a folder of the user who runs Ansible; see who owns it.") from None
-    return found
+    return found.complete(kind)
 
 
 def read(path: Path, decrypt: Callable[[bytes], bytes] = bytes) -> Secret | None:

@@ -44,6 +44,8 @@ GIVE_UP = 10.0
 FRESH = 3.0
 MOST_ROUNDS = 4
 BODY = 1 << 20
+# Of what a program says when its check fails.
+MOST_LINES = 20
 # How often the units behind checks are looked at.
 UNITS_PAUSE = 1.0
 UNIT_PROPERTIES = (
@@ -320,7 +322,7 @@ class Prober:
     def _command(self, check: Check) -> Seen:
         done = self.runner.run(check.command, COMMAND_LIMIT)
         if done.code != 0:
-            return Seen(False, f"exit code {done.code}: {_short(done.said)}")
+            return Seen(False, _failed(done.code, done.said))
         if check.contains not in done.out + done.err:
             return Seen(False, f"exit code 0 without '{check.contains}': {_short(done.said)}")
         return Seen(True, "exit code 0")
@@ -329,6 +331,14 @@ class Prober:
 def _short(text: str, size: int = 300) -> str:
     text = masked(" ".join(text.split())) or "it said nothing"
     return text if len(text) <= size else text[:size] + " ..."
+
+
+def _failed(code: int, said: str) -> str:
+    """One line is shown beside the check, several below it."""
+    lines = [_short(line) for line in said.splitlines() if line.strip()]
+    if len(lines) < 2:
+        return f"exit code {code}: {_short(said)}"
+    return "\n    ".join([f"exit code {code}:", *lines[:MOST_LINES], *(["..."] if len(lines) > MOST_LINES else [])])
 
 
 class Watch:

@@ -216,6 +216,7 @@ def _manifest(root: Path, file: Path) -> Manifest:
         stepwise=tuple(raw.get("stepwise", ())),
         kernel=tuple(raw.get("kernel", ())),
         health=tuple(raw.get("health", ())),
+        warnings=tuple(raw.get("warnings", ())),
         failures=tuple(raw.get("failures", ())),
         metrics=tuple(raw.get("metrics", ())),
         page=raw.get("page", {}),

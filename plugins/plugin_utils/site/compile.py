@@ -567,6 +567,7 @@ def _node_variables(manifests: Sequence[Manifest], chosen: Collection[str], sign
             for manifest in manifests
             for check in manifest.health
         ],
+        "node_warnings": [{"component": manifest.name, **check} for manifest in manifests for check in manifest.warnings],
         "node_metrics": [{"component": manifest.name, **entry} for manifest in manifests for entry in manifest.metrics],
     }
 

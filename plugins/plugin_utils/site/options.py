@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import re
+from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -57,6 +58,7 @@ PLAN_VARIABLES = (
     "node_certificates",
     "node_authorities",
     "node_health",
+    "node_warnings",
     "node_metrics",
     "node_retiring",
 )
@@ -116,11 +118,10 @@ def wrong_value(spec: Mapping[str, Any], limits: Mapping[str, Any], value: Any) 
         for name, member in limits.get("each", {}).items():
             if isinstance(item, dict) and item.get(name) is not None and _beyond(member, item[name]):
                 return f"is {shown}. {_allowed(spec['options'][name], member).replace('Allowed', f'Allowed as {name}')}"
-    for name in limits.get("unique", []):
-        given = [item[name] for item in checked]
-        twice = next((one for one in given if given.count(one) > 1), None)
-        if twice is not None:
-            return f"is {shown}. {name} {quoted(twice)} is there twice; each has one of its own."
+    for key in limits.get("unique", ()):
+        twice = sorted(text for text, count in Counter(str(item.get(key)) for item in checked).items() if count > 1)
+        if twice:
+            return f"has the {key} {quoted(twice[0])} more than once. Allowed: each {key} once. Remove the other, or correct it."
     if kind in ("int", "float") and isinstance(value, str):
         # As a text it would reach JSON and sums of templates, where programs and Jinja refuse it.
         return f"is {shown}, a text. {allowed} Write it without quotes, on the command line as -e '{{\"name\": value}}'."

@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import base64
+import struct
 import uuid
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
@@ -38,6 +39,16 @@ def test_who_asks_at_the_same_time_gets_the_same(tmp_path: Path) -> None:
 def test_kinds(tmp_path: Path) -> None:
     assert len(base64.b64decode(obtain(tmp_path, "gossip", "key32", False))) == 32
     assert len(obtain(tmp_path, "word", "password", False)) == 32
+
+
+def test_a_key_of_ceph_is_complete_and_its_file_has_the_secret_alone(tmp_path: Path) -> None:
+    key = obtain(tmp_path, "ceph/admin", "ceph", False)
+    kind, created, nanoseconds, length = struct.unpack("<HIIH", base64.b64decode(key)[:12])
+    assert (kind, created, nanoseconds, length) == (1, 0, 0, 16) and len(base64.b64decode(key)) == 28
+    (tmp_path / "ceph/admin").write_text("c2VjcmV0IG9mIGEgc2l0ZQ==\nnext bmV4dCBvbmUgb2YgaXQhIQ==\n")
+    found = secrets.obtain(tmp_path, "ceph/admin", "ceph", False)
+    assert found.accepted == ["AQAAAAAAAAAAABAAc2VjcmV0IG9mIGEgc2l0ZQ==", "AQAAAAAAAAAAABAAbmV4dCBvbmUgb2YgaXQhIQ=="]
+    assert found.previous == ""
 
 
 def test_check_mode_writes_nothing(tmp_path: Path) -> None:

@@ -233,6 +233,9 @@ def test_commands():
     assert seen(runner, {"command": ["good"], "contains": "no"}) == (False, "exit code 0 without 'no': all ok")
     assert seen(runner, {"command": ["bad"]}) == (False, "exit code 3: broken")
     assert seen(runner, {"command": ["mute"]}) == (False, "exit code 1: it said nothing")
+    runner.commands = {"list": lambda: Completed(1, "first\n\nsecond\n"), "long": lambda: Completed(1, "line\n" * 100)}
+    assert seen(runner, {"command": ["list"]}) == (False, "exit code 1:\n    first\n    second")
+    assert seen(runner, {"command": ["long"]})[1].splitlines()[1:] == ["    line"] * 20 + ["    ..."]
 
 
 @pytest.mark.parametrize(

@@ -97,7 +97,7 @@ def test_what_a_manifest_names_exists(role: str) -> None:
         unknown = set([] if str(port["from"]).startswith("{{") else port["from"]) - SOURCES - set(MANIFESTS)
         assert not unknown, f"port {port['name']} is open to {unknown}, which is no component"
     assert set(manifest.get("requires") or []) <= slots | set(MANIFESTS)
-    for check in manifest.get("health") or []:
+    for check in manifest.get("health", []) + manifest.get("warnings", []):
         component, _, name = str(check.get("certificate", "")).partition("/")
         if component:
             assert name in {certificate["name"] for certificate in MANIFESTS[component]["certificates"]}

@@ -67,6 +67,15 @@ def test_a_secret_is_sent_as_it_is_whatever_haproxy_would_read_in_it() -> None:
     assert '  http-request set-pathq "/%%41?x=\\$HOME"\n' in text
 
 
+def test_who_stands_by_is_empty_and_who_is_down_is_missing() -> None:
+    endpoint = {"component": "a", "url": "http://127.0.0.1:1/metrics"}
+    text = render([{**endpoint, "name": "one", "active_only": True}, {**endpoint, "name": "all"}])
+    backends = {part.split("\n")[0]: part for part in text.split("\nbackend ")[1:]}
+    assert "http-after-response set-status 200 if { status 503 }" in backends["a.one"]
+    assert '  http-error status 503 content-type text/plain string "# It stands by.\\n"\n' in backends["a.one"]
+    assert "503" not in backends["a.all"]
+
+
 def test_only_prometheus_gets_through_and_that_is_decided_first() -> None:
     text = render([{"component": "a", "name": "b", "url": "http://127.0.0.1:1/metrics"}])
     front = text.split("\nfrontend ")[1].split("\nbackend ")[0]

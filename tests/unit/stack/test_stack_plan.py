@@ -117,6 +117,7 @@ def test_certificates_and_health_checks_are_templates_of_the_host(planned: Plann
     templar = Templar(loader=DataLoader(), variables={**variables, "inventory_hostname": "node2"})
     certificate = templar.template(variables["node_certificates"])[0]
     assert (certificate["common_name"], certificate["addresses"]) == ("node2", ["192.0.2.12"])
+    assert templar.template(variables["node_warnings"]) == [{"component": "etcd", "name": "etcd has room", "command": ["df", "192.0.2.12"]}]
     assert templar.template(variables["node_health"])[0]["url"] == "https://192.0.2.12:2379/health"
 
 
