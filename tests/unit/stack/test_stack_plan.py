@@ -90,7 +90,7 @@ def test_variables_of_all_hosts(planned: Planned, tmp_path: Path) -> None:
         "etcd": {"max_unavailable": 1, "members": ["node1"], "spare": {"component": "etcd", "name": "all answer", "tcp": "{{ node_address }}:2379"}}
     }, "of the group, not of all nodes"
     assert variables["component_holds"] == {"etcd": "all that Kubernetes knows"}
-    tasks = {"leave": {}, "drain": {"kubernetes_node": "drain"}, "resume": {"kubernetes_node": "resume"}, "forget": {}, "precheck": {}}
+    tasks = {"removable": {}, "leave": {}, "drain": {"kubernetes_node": "drain"}, "resume": {"kubernetes_node": "resume"}, "forget": {}, "precheck": {}}
     tasks |= {"stop": {}, "backup": {}, "restore": {}, "restored": {}, "rotate": {}}
     assert variables["component_tasks"] == tasks
     assert variables["component_addresses"]["metrics_server"] == ["192.0.2.11", "192.0.2.12"]
