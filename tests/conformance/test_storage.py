@@ -203,6 +203,7 @@ def test_what_is_stored_survives_all_nodes_going_down(ceph: Ceph, pool: str, pow
     assert node.run(SUMS.format(pool=pool, count=OBJECTS), 300) == before
 
 
+@pytest.mark.scenario("ceph")
 @pytest.mark.destructive
 @pytest.mark.disruptive
 def test_a_storage_node_leaves_when_its_data_has_moved_and_comes_back(ceph: Ceph, plan: Plan, nodes: dict[str, Node], pool: str) -> None:
@@ -225,6 +226,7 @@ def test_a_storage_node_leaves_when_its_data_has_moved_and_comes_back(ceph: Ceph
     assert node.run("systemctl is-active ceph-osd@*").split() == ["active"]
 
 
+@pytest.mark.scenario("ceph")
 @pytest.mark.destructive
 @pytest.mark.disruptive
 def test_a_storage_node_that_is_gone_is_replaced(ceph: Ceph, plan: Plan, nodes: dict[str, Node], pool: str) -> None:
