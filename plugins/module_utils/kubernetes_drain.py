@@ -17,6 +17,8 @@ PAUSE = 1.0
 RETRY = 5.0
 """Seconds between two tries to evict a pod whose budget does not allow it yet."""
 SHOWN = 10
+SILENT_SECONDS = 60.0
+"""So long a node that is put back into service may be without a report of its kubelet, which sends one when it starts."""
 
 Object = Mapping[str, Any]
 
@@ -67,6 +69,12 @@ def away(node: Object) -> list[str]:
     return [taint["key"] for taint in (node.get("spec") or {}).get("taints") or [] if taint["key"] in AWAY]
 
 
+def silent(node: Object) -> str:
+    """Since when its kubelet has sent no report, as far as the control plane has noticed; empty while it does."""
+    conditions = (node.get("status") or {}).get("conditions") or []
+    return next((str(each.get("lastHeartbeatTime")) for each in conditions if each["type"] == "Ready" and each["status"] == "Unknown"), "")
+
+
 def ours(node: Object) -> bool:
     """Whether Ashlar cordoned it."""
     return CORDONED in (node["metadata"].get("annotations") or {})
@@ -112,12 +120,12 @@ class Drain:
         if not cordoned(live):
             self._patch({"spec": {"unschedulable": True}, "metadata": {"annotations": {CORDONED: "true"}}})
         try:
-            self._evict_all(timeout)
+            self._evict_all(timeout, reported=not silent(live))
         except BaseException:
             self._uncordon()
             raise
 
-    def _evict_all(self, timeout: float) -> None:
+    def _evict_all(self, timeout: float, reported: bool) -> None:
         end = self.clock() + timeout
         refusals: dict[str, str] = {}
         due: dict[str, float] = {}
@@ -136,6 +144,12 @@ class Drain:
                     if not refusals[name]:
                         refusals[name] = "has not ended yet"
                         self.evicted.append(name)
+            since = silent(self.api.node(self.node) or {}) if reported else ""
+            if since:
+                raise DrainError(
+                    f"{self.node} went down while it was drained: its kubelet has sent no report since {since}, so its pods can't end. It is uncordoned.\n"
+                    "What to do: switch it on, see `journalctl -u kubelet` there, and run the same command again; replace_node.yml if it is gone for good."
+                )
             if now >= end:
                 left = [f"{name_of(pod)}: {refusals[name_of(pod)]}" for pod in pods]
                 raise DrainError(
@@ -149,15 +163,22 @@ class Drain:
         """Uncordons the node if Ashlar has cordoned it, and waits until pods may be placed there.
 
         :param timeout: seconds.
-        :raises DrainError: its taints were not removed by then.
+        :raises DrainError: its taints were not removed by then, or its kubelet does not report.
         """
-        end = self.clock() + timeout
+        end, heard = self.clock() + timeout, self.clock()
         self._uncordon()
         while True:
             live = self.api.node(self.node)
             left = away(live) if live is not None and not cordoned(live) else []
             if not left:
                 return
+            since = silent(live) if live is not None else ""
+            heard = heard if since else self.clock()
+            if self.clock() >= heard + SILENT_SECONDS:
+                raise DrainError(
+                    f"{self.node} is uncordoned, but its kubelet has sent no report since {since}, so no pod is placed there.\n"
+                    "What to do: switch it on, see `journalctl -u kubelet` there, and run the same command again; replace_node.yml if it is gone for good."
+                )
             if self.clock() >= end:
                 raise DrainError(
                     f"{self.node} is uncordoned, and after {timeout:.0f} s still has the taint {', '.join(left)}, which keeps pods away.\n"

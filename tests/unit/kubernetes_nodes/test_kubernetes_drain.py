@@ -34,9 +34,12 @@ class Cluster:
     annotations: dict[str, str] = field(default_factory=dict)
     tries: list[str] = field(default_factory=list)
     registered: bool = True
+    down: float = 1e9
 
     def node(self, name: str) -> dict[str, Any] | None:
-        return {"metadata": {"name": name, "annotations": dict(self.annotations)}, "spec": dict(self.spec)} if self.registered else None
+        ready = {"type": "Ready", "status": "True" if self.now < self.down else "Unknown", "lastHeartbeatTime": "12:00"}
+        live = {"metadata": {"name": name, "annotations": dict(self.annotations)}, "spec": dict(self.spec), "status": {"conditions": [ready]}}
+        return live if self.registered else None
 
     def patch(self, name: str, body: Any) -> None:
         for target, change in ((self.spec, body.get("spec", {})), (self.annotations, body["metadata"]["annotations"])):
@@ -189,3 +192,23 @@ def test_a_node_that_has_never_registered_has_nothing_to_drain() -> None:
 )
 def test_a_refusal_is_told_in_the_words_of_the_api(body: Any, told: str) -> None:
     assert refusal(json.dumps(body) if isinstance(body, dict) else body) == told
+
+
+def test_a_node_that_goes_down_is_not_waited_for() -> None:
+    cluster = Cluster([pod("web")], ending=1e9, down=20)
+    with pytest.raises(DrainError, match="worker-1 went down while it was drained: its kubelet has sent no report since 12:00"):
+        cluster.drain().drain(300, False)
+    assert cluster.now < 30 and not cluster.spec
+
+
+def test_a_node_that_was_down_before_is_drained_all_the_same() -> None:
+    cluster = Cluster([pod("web")], down=0)
+    cluster.drain().drain(300, False)
+    assert cluster.spec["unschedulable"]
+
+
+def test_a_node_whose_kubelet_says_nothing_is_not_waited_for_when_it_is_put_back() -> None:
+    cluster = Cluster([], spec={"unschedulable": True, "taints": [{"key": "node.kubernetes.io/unreachable"}]}, annotations={CORDONED: "true"}, down=0)
+    with pytest.raises(DrainError, match="worker-1 is uncordoned, but its kubelet has sent no report since 12:00"):
+        cluster.drain().resume(300)
+    assert 60 <= cluster.now < 70
