@@ -29,6 +29,10 @@ def paths(node: Node) -> list[str]:
     return [f"/{entry['component']}/{entry['name']}" for entry in node.machine.variables["node_metrics"]]
 
 
+def of_the_active_one(node: Node) -> set[str]:
+    return {f"/{entry['component']}/{entry['name']}" for entry in node.machine.variables["node_metrics"] if entry.get("active_only")}
+
+
 def read(asker: Node, node: Node, path: str, certificate: str | None = "prometheus/scrape") -> Reply:
     return asker.https(f"https://{node.address}:9100{path}", "site", certificate, seconds=10)
 
@@ -38,7 +42,17 @@ def test_every_endpoint_of_every_node_answers_with_figures(every: list[Node], as
         # What was just started, here or by another test, may need a moment.
         until(f"{node.name} shows {path}", lambda: (reply := read(asker, node, path)).status == 200 and SAMPLE.search(reply.body))
 
-    at_once(lambda pair: look(*pair), [(node, path) for node in every for path in paths(node)])
+    at_once(lambda pair: look(*pair), [(node, path) for node in every for path in paths(node) if path not in of_the_active_one(node)])
+
+
+def test_where_only_one_is_active_it_alone_has_figures_and_the_others_are_not_missing(every: list[Node], asker: Node) -> None:
+    def figures(path: str) -> list[bool]:
+        replies = [read(asker, node, path) for node in every if path in paths(node)]
+        assert all(reply.status == 200 for reply in replies), f"{path}: {[reply.status for reply in replies]}"
+        return [bool(SAMPLE.search(reply.body)) for reply in replies]
+
+    for path in set().union(*(of_the_active_one(node) for node in every)):
+        until(f"one node shows {path}", lambda path=path: sum(figures(path)) == 1)  # type: ignore[misc]
 
 
 def test_the_site_knows_all_endpoints_of_its_nodes(every: list[Node], plan: Plan) -> None:

@@ -22,6 +22,8 @@ from .support.waiting import at_once, until
 pytestmark = pytest.mark.needs("ceph_osd")
 
 OBJECTS = 100
+URL = "http://127.0.0.1:9283/metrics"
+HEALTH = "/usr/local/libexec/ashlar/ceph-health"
 # What this machine's own disk leaves free is not Ceph's fault.
 NOT_OURS = {"MON_DISK_LOW"}
 WRITE = "for n in $(seq {count}); do head -c 4096 /dev/urandom >/run/object; rados --pool {pool} put object-$n /run/object || exit 1; done; rm /run/object"
@@ -82,6 +84,40 @@ def test_copies_are_in_different_zones_where_there_are_enough(ceph: Ceph, plan: 
     apart = "zone" if all(zones) and len(zones) >= max(plan.option("ceph", "ceph_replicas"), 2) else "host"
     rule = ceph.ask(f"osd pool get {pool} crush_rule")["crush_rule"]
     assert apart in {step.get("type") for step in ceph.ask(f"osd crush rule dump {rule}")["steps"]}
+
+
+@pytest.mark.needs("ceph_mgr")
+def test_the_active_manager_shows_what_ceph_says_and_to_its_node_alone(ceph: Ceph, plan: Plan, nodes: dict[str, Node]) -> None:
+    def shown() -> dict[str, float]:
+        lines = [line.rpartition(" ") for line in active.run(f"curl --silent --max-time 20 {URL}").splitlines() if line[:1] not in ("#", "")]
+        return {name: float(value) for name, _, value in lines}
+
+    def same() -> bool:
+        figures, status = shown(), ceph.ask("status")
+        health = ["HEALTH_OK", "HEALTH_WARN", "HEALTH_ERR"].index(status["health"]["status"])
+        up = [value for name, value in figures.items() if name.startswith("ceph_osd_up{")]
+        groups = sum(value for name, value in figures.items() if name.startswith("ceph_pg_total{"))
+        told = (figures["ceph_health_status"], len(up), sum(up), groups)
+        return told == (health, status["osdmap"]["num_osds"], status["osdmap"]["num_up_osds"], status["pgmap"]["num_pgs"])
+
+    active = nodes[ceph.ask("mgr stat")["active_name"]]
+    until("the figures are those of ceph status", same)
+    for node in (nodes[name] for name in plan.on("ceph_mgr")):
+        assert set(node.run("ss -Hltn sport = :9283 | awk '{print $4}'").split()) <= {"127.0.0.1:9283"}, node.name
+
+
+def test_what_ceph_warns_of_is_told_with_what_to_do(ceph: Ceph) -> None:
+    node = ceph.administrators[0]
+    node.run("ceph osd set noout")
+    try:
+        until("it is told", lambda: "OSDMAP_FLAGS: noout flag(s) set. " in node.ask(HEALTH).out)
+        assert "`ceph osd unset <flag>`" in node.ask(HEALTH).out
+        leaders = [one for one in ceph.administrators if one.ask(f"{HEALTH} {one.name}").code]
+        assert len(leaders) == 1, "the site is told once"
+        node.run("ceph health mute OSDMAP_FLAGS")
+        assert "OSDMAP_FLAGS" not in node.ask(HEALTH).out, "what is accepted is not told"
+    finally:
+        node.run("ceph osd unset noout; ceph health unmute OSDMAP_FLAGS")
 
 
 def test_nothing_speaks_the_old_protocol_and_all_is_encrypted(ceph: Ceph) -> None:

@@ -46,6 +46,14 @@ SITE = (
         needs="etcd",
     ),
     Question(
+        "ceph",
+        "Ceph, time of a write by disk",
+        "sum by (ceph_daemon) (rate(ceph_osd_op_w_latency_sum[%w])) / sum by (ceph_daemon) (rate(ceph_osd_op_w_latency_count[%w]))",
+        "s",
+        "ceph_daemon",
+        needs="ceph_mgr",
+    ),
+    Question(
         "pods",
         "Pods by phase",
         "sum by (phase) (max by (namespace, pod, phase) (kube_pod_status_phase)) > 0",
