@@ -109,6 +109,7 @@ def test_a_node_goes_down_in_the_middle_of_an_upgrade(
         code, said = running.result()
     tell(said[-3000:])
     assert code not in (0, 1) and down.name in words(said)
+    assert own or cordoned() == [], "the node that was upgraded is in service again"
     power.on(down)
     until(f"{down.name} answers by SSH", lambda: reachable(down))
     until(f"every unit of {down.name} runs", lambda: inactive(down) == [])
