@@ -8,6 +8,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"os"
 	"os/exec"
 	"regexp"
 	"strconv"
@@ -81,8 +82,10 @@ var (
 func (c command) run(ctx context.Context, words ...string) ([]byte, error) {
 	ctx, cancel := context.WithTimeout(ctx, commandLimit)
 	defer cancel()
-	arguments := append([]string{"--connect-timeout", "20", "--name", c.entity, "--keyring", c.keyring, "--format", "json"}, words...)
+	arguments := append([]string{"--connect-timeout", "20", "--name", c.entity, "--format", "json"}, words...)
 	run := exec.CommandContext(ctx, "ceph", arguments...)
+	// As an option it is read too late for Ceph's library, which warns of each default file that is not there.
+	run.Env = append(os.Environ(), "CEPH_KEYRING="+c.keyring)
 	run.WaitDelay = time.Second
 	var out, said bytes.Buffer
 	run.Stdout, run.Stderr = &out, &said
@@ -151,7 +154,8 @@ func (c command) Details(ctx context.Context, v volume) (details, error) {
 func (c command) Create(ctx context.Context, v volume, bytes int64) error {
 	// In a namespace of its own, so that a key of one volume opens no objects of another.
 	create := []string{
-		"fs", "subvolume", "create", v.filesystem, v.name, "--group_name", v.group, "--size", strconv.FormatInt(bytes, 10), "--namespace-isolated",
+		"fs", "subvolume", "create", v.filesystem, v.name, "--group_name", v.group, "--size", strconv.FormatInt(bytes, 10),
+		"--namespace-isolated",
 	}
 	err := c.do(ctx, create...)
 	if !errors.Is(err, syscall.ENOENT) {
@@ -212,7 +216,8 @@ func (c command) Taken(ctx context.Context, s snapshot) (time.Time, error) {
 	var found struct {
 		Created string `json:"created_at"`
 	}
-	if err := c.ask(ctx, &found, "fs", "subvolume", "snapshot", "info", s.of.filesystem, s.of.name, s.name, "--group_name", s.of.group); err != nil {
+	err := c.ask(ctx, &found, "fs", "subvolume", "snapshot", "info", s.of.filesystem, s.of.name, s.name, "--group_name", s.of.group)
+	if err != nil {
 		return time.Time{}, err
 	}
 	// The manager's own time, without a zone.
@@ -228,8 +233,8 @@ func (c command) RemoveSnapshot(ctx context.Context, s snapshot) error {
 }
 
 func (c command) Copy(ctx context.Context, from snapshot, to volume) error {
-	return c.do(ctx, "fs", "subvolume", "snapshot", "clone", from.of.filesystem, from.of.name, from.name, to.name, "--group_name", from.of.group,
-		"--target_group_name", to.group)
+	return c.do(ctx, "fs", "subvolume", "snapshot", "clone", from.of.filesystem, from.of.name, from.name, to.name,
+		"--group_name", from.of.group, "--target_group_name", to.group)
 }
 
 func (c command) CopyState(ctx context.Context, v volume) (string, error) {

@@ -10,6 +10,7 @@ import (
 	"strconv"
 	"strings"
 	"syscall"
+	"time"
 
 	"github.com/container-storage-interface/spec/lib/go/csi"
 	"google.golang.org/grpc/codes"
@@ -30,11 +31,12 @@ type controller struct {
 	ceph              backend
 	filesystem, group string // of new volumes
 	nodes             func() ([]string, error)
+	patience          time.Duration // with a copy, before an orchestrator is told to try again
 	locks             locks
 }
 
 func newController(ceph backend, filesystem, group string, nodes func() ([]string, error)) *controller {
-	return &controller{ceph: ceph, filesystem: filesystem, group: group, nodes: nodes}
+	return &controller{ceph: ceph, filesystem: filesystem, group: group, nodes: nodes, patience: 30 * time.Second}
 }
 
 func (c *controller) ControllerGetCapabilities(
@@ -126,7 +128,7 @@ func (c *controller) create(ctx context.Context, wanted volume, bytes int64, ask
 	}
 }
 
-// copied has a volume copied by Ceph, which takes as long as there is data; until then the answer is to try again.
+// copied has a volume copied by Ceph, which takes as long as there is data; if that is long, the answer is to try again.
 func (c *controller) copied(ctx context.Context, wanted volume, bytes int64, request *csi.CreateVolumeRequest) (int64, error) {
 	from, temporary, err := c.source(request.GetVolumeContentSource(), wanted)
 	if err != nil {
@@ -144,7 +146,7 @@ func (c *controller) copied(ctx context.Context, wanted volume, bytes int64, req
 		}
 		found, err = c.ceph.Details(ctx, wanted)
 	}
-	if errors.Is(err, syscall.EAGAIN) {
+	for end := time.Now().Add(c.patience); errors.Is(err, syscall.EAGAIN); found, err = c.ceph.Details(ctx, wanted) {
 		state, err := c.ceph.CopyState(ctx, wanted)
 		if err != nil {
 			return 0, err
@@ -155,7 +157,9 @@ func (c *controller) copied(ctx context.Context, wanted volume, bytes int64, req
 			}
 			return 0, status.Errorf(codes.Internal, "the copy of %s %s and is removed: it is begun again when it is tried again", from.id(), state)
 		}
-		return 0, status.Errorf(codes.Aborted, "the copy of %s is %s: try again", from.id(), state)
+		if time.Now().After(end) || !pause(ctx, time.Second) {
+			return 0, status.Errorf(codes.Aborted, "the copy of %s is %s: try again", from.id(), state)
+		}
 	}
 	if err != nil {
 		return 0, err
@@ -199,7 +203,8 @@ func (c *controller) DeleteVolume(ctx context.Context, request *csi.DeleteVolume
 	// Ceph would remove it while it is used, and leave the keys.
 	users, err := c.ceph.Users(ctx, gone)
 	if err == nil && len(users) > 0 {
-		return nil, status.Errorf(codes.FailedPrecondition, "%s is published to %s", gone.id(), strings.Join(slices.Sorted(maps.Keys(users)), ", "))
+		names := strings.Join(slices.Sorted(maps.Keys(users)), ", ")
+		return nil, status.Errorf(codes.FailedPrecondition, "%s is published to %s", gone.id(), names)
 	}
 	if err == nil {
 		err = c.ceph.Remove(ctx, gone)
@@ -322,7 +327,7 @@ func refused(v volume, users map[string]string, user, level string, how use) err
 			if !ours {
 				name = "client." + other
 			}
-			return status.Errorf(codes.FailedPrecondition, "%s is published to %s: it can be used elsewhere once it is unpublished there", v.id(), name)
+			return status.Errorf(codes.FailedPrecondition, "%s is published to %s, and can be used elsewhere when it is not any more", v.id(), name)
 		}
 	}
 	return nil

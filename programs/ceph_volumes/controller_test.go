@@ -59,7 +59,8 @@ type place struct {
 
 func newPlace(t *testing.T) place {
 	ceph := newFakeCeph()
-	return place{t, ceph, newController(ceph, "shared", "kubernetes", func() ([]string, error) { return []string{"node1", "node2", "node10"}, nil })}
+	nodes := func() ([]string, error) { return []string{"node1", "node2", "node10"}, nil }
+	return place{t, ceph, &controller{ceph: ceph, filesystem: "shared", group: "kubernetes", nodes: nodes}}
 }
 
 func (p place) made(name string) string {

@@ -426,6 +426,8 @@ func (f *fakeHost) Kill(_ context.Context, name string) error {
 
 func (f *fakeHost) Forget(string) error { return nil }
 
+func (f *fakeHost) Discard(string) error { return nil }
+
 func (f *fakeHost) die(path string) {
 	f.mu.Lock()
 	defer f.mu.Unlock()

@@ -35,8 +35,10 @@ type clients interface {
 	Running(ctx context.Context, name string) (bool, error)
 	// Kill ends a client of which nothing is wanted any more.
 	Kill(ctx context.Context, name string) error
-	// Forget removes what a client needs to start.
+	// Forget removes the key of a client, which has read it.
 	Forget(name string) error
+	// Discard removes all that is kept of one that has ended.
+	Discard(name string) error
 }
 
 // mount is what a client mounts.
@@ -136,7 +138,17 @@ func (u units) Kill(ctx context.Context, name string) error {
 	return err
 }
 
-func (u units) Forget(name string) error { return os.RemoveAll(filepath.Join(u.runtime, name)) }
+func (u units) Forget(name string) error {
+	var failed error
+	for _, file := range []string{"keyring", "key"} {
+		if err := os.Remove(filepath.Join(u.runtime, name, file)); err != nil && !errors.Is(err, os.ErrNotExist) {
+			failed = err
+		}
+	}
+	return failed
+}
+
+func (u units) Discard(name string) error { return os.RemoveAll(filepath.Join(u.runtime, name)) }
 
 func (units) systemctl(ctx context.Context, words ...string) (string, error) {
 	ctx, cancel := context.WithTimeout(ctx, commandLimit)

@@ -134,14 +134,19 @@ func (n *node) stage(ctx context.Context, v volume, path string, published map[s
 		}
 		running, err := n.clients.Running(ctx, v.client())
 		if err == nil && !running {
-			return status.Errorf(codes.Internal, "the client of %s has ended: journalctl -u 'ceph-volume@%s' on %s says why", v.id(), v.client(), n.name)
+			return status.Errorf(codes.Internal, "the client of %s has ended: %s", v.id(), n.log(v))
 		}
-		if !pause(ctx) {
+		if !pause(ctx, moment) {
 			return errors.Join(
-				status.Errorf(codes.Unavailable, "%s is not mounted in %s: journalctl -u 'ceph-volume@%s' on %s says why", v.id(), mountLimit, v.client(), n.name),
+				status.Errorf(codes.Unavailable, "%s is not mounted in %s: %s", v.id(), mountLimit, n.log(v)),
 				n.clients.Kill(context.WithoutCancel(ctx), v.client()))
 		}
 	}
+}
+
+// log is where the client of a volume says what is wrong.
+func (n *node) log(v volume) string {
+	return "see journalctl -u 'ceph-volume@" + v.client() + "' on " + n.name
 }
 
 // errStale is a mount whose client is gone or was cut off: it will not answer again.
@@ -177,10 +182,11 @@ func (n *node) within(ctx context.Context, path string, ask func() error) error 
 	}
 	answered := make(chan error, 1)
 	go func() {
-		answered <- ask()
+		err := ask()
 		n.mu.Lock()
-		defer n.mu.Unlock()
 		delete(n.asked, path)
+		n.mu.Unlock()
+		answered <- err
 	}()
 	ctx, cancel := context.WithTimeout(ctx, answerLimit)
 	defer cancel()
@@ -234,7 +240,7 @@ func (n *node) NodeUnstageVolume(ctx context.Context, request *csi.NodeUnstageVo
 		err = n.finish(ctx, v)
 	}
 	if err == nil {
-		err = n.clients.Forget(v.client())
+		err = n.clients.Discard(v.client())
 	}
 	if err != nil {
 		return nil, answer(err)
@@ -251,9 +257,8 @@ func (n *node) finish(ctx context.Context, v volume) error {
 		if err == nil && !running {
 			return nil
 		}
-		if !pause(ctx) {
-			return status.Errorf(codes.Unavailable, "the client of %s has not ended, it may still write: journalctl -u 'ceph-volume@%s' on %s", v.id(),
-				v.client(), n.name)
+		if !pause(ctx, moment) {
+			return status.Errorf(codes.Unavailable, "the client of %s has not ended, it may still write: %s", v.id(), n.log(v))
 		}
 	}
 }
@@ -262,7 +267,8 @@ func (n *node) NodePublishVolume(ctx context.Context, request *csi.NodePublishVo
 	if request.GetVolumeId() == "" || request.GetTargetPath() == "" || request.GetStagingTargetPath() == "" {
 		return nil, status.Error(codes.InvalidArgument, "a volume, the path it is staged at and a path to publish it at must be given")
 	}
-	if _, err := usable(request.GetVolumeCapability()); err != nil {
+	how, err := usable(request.GetVolumeCapability())
+	if err != nil {
 		return nil, err
 	}
 	v, free, err := n.take(request.GetVolumeId())
@@ -275,14 +281,14 @@ func (n *node) NodePublishVolume(ctx context.Context, request *csi.NodePublishVo
 		return nil, answer(err)
 	}
 	single := request.GetVolumeCapability().GetAccessMode().GetMode() == csi.VolumeCapability_AccessMode_SINGLE_NODE_SINGLE_WRITER
-	readonly := request.GetReadonly() || request.GetVolumeCapability().GetAccessMode().GetMode() == csi.VolumeCapability_AccessMode_MULTI_NODE_READER_ONLY
-	if err := n.publish(ctx, resolved(request.GetStagingTargetPath()), resolved(request.GetTargetPath()), readonly, single); err != nil {
+	readonly := request.GetReadonly() || how.readonly
+	if err := n.publish(resolved(request.GetStagingTargetPath()), resolved(request.GetTargetPath()), readonly, single); err != nil {
 		return nil, answer(err)
 	}
 	return &csi.NodePublishVolumeResponse{}, nil
 }
 
-func (n *node) publish(ctx context.Context, staged, target string, readonly, single bool) error {
+func (n *node) publish(staged, target string, readonly, single bool) error {
 	list, err := n.mounts.List()
 	if err != nil {
 		return err
@@ -355,11 +361,11 @@ func resolved(path string) string {
 	return path
 }
 
-func pause(ctx context.Context) bool {
+func pause(ctx context.Context, long time.Duration) bool {
 	select {
 	case <-ctx.Done():
 		return false
-	case <-time.After(moment):
+	case <-time.After(long):
 		return true
 	}
 }
