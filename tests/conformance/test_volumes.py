@@ -114,8 +114,7 @@ def volumes(cluster: Cluster, workload: Workload) -> Iterator[Volumes]:
 def subvolumes(plan: Plan, nodes: dict[str, Node]) -> Any:
     """Names of what Ceph keeps for volumes."""
     node, filesystem = nodes[plan.on("ceph_mon")[0]], plan.option("ceph_mds", "ceph_mds_filesystem")
-    group = plan.option("ceph_volumes", "ceph_volumes_group")
-    return lambda: {item["name"] for item in json.loads(node.run(f"ceph fs subvolume ls {filesystem} --group_name {group} --format json"))}
+    return lambda: {item["name"] for item in json.loads(node.run(f"ceph fs subvolume ls {filesystem} --group_name kubernetes --format json"))}
 
 
 def test_a_claim_without_a_class_gets_a_volume_that_is_as_large_as_asked(volumes: Volumes) -> None:
