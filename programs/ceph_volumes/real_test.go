@@ -3,7 +3,9 @@
 package main
 
 import (
+	"flag"
 	"os"
+	"os/exec"
 	"path/filepath"
 	"strings"
 	"testing"
@@ -13,6 +15,8 @@ import (
 	"google.golang.org/grpc/codes"
 	"google.golang.org/grpc/credentials/insecure"
 )
+
+var nodeUnit = flag.String("node-unit", "", "unit of the node that runs, to be restarted")
 
 // TestANodeThatLostAVolumeWritesNoMore needs servers that run, and a real Ceph.
 func TestANodeThatLostAVolumeWritesNoMore(t *testing.T) {
@@ -69,6 +73,26 @@ func TestANodeThatLostAVolumeWritesNoMore(t *testing.T) {
 	if err := write("one "); err != nil {
 		t.Fatal(err)
 	}
+	systemctl := func(words ...string) {
+		if out, err := exec.Command("systemctl", words...).CombinedOutput(); err != nil {
+			t.Fatalf("%v: %s", err, out)
+		}
+	}
+	if *nodeUnit != "" {
+		systemctl("restart", *nodeUnit)
+		if err := write("two "); err != nil {
+			t.Fatalf("the mount went with the driver: %v", err)
+		}
+		until(t, "the driver answers again", func() bool {
+			_, err := node.NodeGetInfo(t.Context(), &csi.NodeGetInfoRequest{})
+			return err == nil
+		})
+		systemctl("kill", "--signal", "KILL", "ceph-volume@*.service")
+		until(t, "the client is gone", func() bool { return write("lost ") != nil })
+		get()
+	} else if err := write("two "); err != nil {
+		t.Fatal(err)
+	}
 	// As if the node could not be reached: nobody takes the mount away.
 	lose()
 	until(t, "the node can't write", func() bool { return write("lost ") != nil })
@@ -79,10 +103,10 @@ func TestANodeThatLostAVolumeWritesNoMore(t *testing.T) {
 	})
 	fails(t, err, codes.FailedPrecondition, "no key")
 	get()
-	if err := write("two"); err != nil {
+	if err := write("three"); err != nil {
 		t.Fatal(err)
 	}
-	if text, err := os.ReadFile(filepath.Join(target, "file")); err != nil || string(text) != "one two" {
+	if text, err := os.ReadFile(filepath.Join(target, "file")); err != nil || string(text) != "one two three" {
 		t.Fatalf("%q, %v", text, err)
 	}
 	take()
