@@ -17,9 +17,8 @@ func fakeCommand(t *testing.T, out, said string, code int) string {
 	t.Helper()
 	folder := t.TempDir()
 	asked := filepath.Join(folder, "asked")
-	for name, text := range map[string]string{
-		"out": out, "said": said, "ceph": fmt.Sprintf("#!/bin/sh\necho \"$CEPH_KEYRING $*\" >>%[1]s/asked\ncat %[1]s/out\ncat %[1]s/said >&2\nexit %[2]d\n", folder, code),
-	} {
+	script := "#!/bin/sh\necho \"$CEPH_KEYRING $*\" >>%[1]s/asked\ncat %[1]s/out\ncat %[1]s/said >&2\nexit %[2]d\n"
+	for name, text := range map[string]string{"out": out, "said": said, "ceph": fmt.Sprintf(script, folder, code)} {
 		if err := os.WriteFile(filepath.Join(folder, name), []byte(text), 0o700); err != nil {
 			t.Fatal(err)
 		}
@@ -38,8 +37,8 @@ func TestWhatCephSaysOfAVolume(t *testing.T) {
 		out  string
 		want details
 	}{
-		"a volume": {`{"bytes_quota": 1073741824, "path": "/volumes/a", "state": "complete", "type": "subvolume"}`, details{"/volumes/a", 1 << 30, false, false}},
-		"a copy":   {`{"bytes_quota": "infinite", "path": "/volumes/a", "state": "complete", "type": "clone"}`, details{"/volumes/a", 0, true, false}},
+		"a volume": {`{"bytes_quota": 1073741824, "path": "/a", "state": "complete", "type": "subvolume"}`, details{"/a", 1 << 30, false, false}},
+		"a copy":   {`{"bytes_quota": "infinite", "path": "/a", "state": "complete", "type": "clone"}`, details{"/a", 0, true, false}},
 		"deleted":  {`{"features": [], "state": "snapshot-retained", "type": "subvolume"}`, details{"", 0, false, true}},
 	} {
 		asked := fakeCommand(t, "\n"+c.out, "", 0)
@@ -47,7 +46,9 @@ func TestWhatCephSaysOfAVolume(t *testing.T) {
 			t.Errorf("%s: %v, %v", title, got, err)
 		}
 		words, _ := os.ReadFile(asked)
-		if !strings.Contains(string(words), "--name client.volumes --format json fs subvolume info shared pvc-1 --group_name kubernetes") {
+		want := "/etc/ceph/volumes.keyring --connect-timeout 20 --name client.volumes --format json " +
+			"fs subvolume info shared pvc-1 --group_name kubernetes\n"
+		if string(words) != want {
 			t.Errorf("%s", words)
 		}
 	}
@@ -62,7 +63,8 @@ func TestErrorsOfCephAreFoundAmongItsWarnings(t *testing.T) {
 	} {
 		fakeCommand(t, "", warning+said+"\n", 2)
 		_, err := ceph.Details(t.Context(), pvc1)
-		if _, what, _ := strings.Cut(said, ": "); !errors.Is(err, want) || !strings.Contains(err.Error(), what) || strings.Contains(err.Error(), "keyring:") {
+		_, what, _ := strings.Cut(said, ": ")
+		if !errors.Is(err, want) || !strings.Contains(err.Error(), what) || strings.Contains(err.Error(), "keyring:") {
 			t.Errorf("%s: %v", said, err)
 		}
 	}

@@ -84,7 +84,8 @@ func TestAVolumeOfOneNodeIsPublishedToNoOther(t *testing.T) {
 	p := newPlace(t)
 	id := p.made("pvc-1")
 	answer := must[*csi.ControllerPublishVolumeResponse](t)(p.publish(id, "node1", alone))
-	if got := answer.GetPublishContext(); got["entity"] != "client.node1:kubernetes:pvc-1" || got["filesystem"] != "shared" || got["folder"] == "" || len(got) != 3 {
+	got := answer.GetPublishContext()
+	if got["entity"] != "client.node1:kubernetes:pvc-1" || got["filesystem"] != "shared" || got["folder"] == "" || len(got) != 3 {
 		t.Fatal(got)
 	}
 	_, err := p.publish(id, "node2", alone)
@@ -192,19 +193,21 @@ func TestAVolumeThatIsPublishedIsNotDeleted(t *testing.T) {
 func TestASnapshotOutlivesItsVolumeAndCanBeCopied(t *testing.T) {
 	p := newPlace(t)
 	id := p.made("pvc-1")
-	taken := must[*csi.CreateSnapshotResponse](t)(p.CreateSnapshot(t.Context(), &csi.CreateSnapshotRequest{Name: "snapshot-1", SourceVolumeId: id}))
+	taken := must[*csi.CreateSnapshotResponse](t)(p.CreateSnapshot(t.Context(), &csi.CreateSnapshotRequest{
+		Name: "snapshot-1", SourceVolumeId: id,
+	})).GetSnapshot().GetSnapshotId()
 	for range 2 {
 		must[*csi.DeleteVolumeResponse](t)(p.DeleteVolume(t.Context(), &csi.DeleteVolumeRequest{VolumeId: id}))
 	}
 	_, err := p.publish(id, "node1", alone)
 	fails(t, err, codes.NotFound, "only its snapshots")
-	list := must[*csi.ListSnapshotsResponse](t)(p.ListSnapshots(t.Context(), &csi.ListSnapshotsRequest{SnapshotId: taken.GetSnapshot().GetSnapshotId()}))
+	list := must[*csi.ListSnapshotsResponse](t)(p.ListSnapshots(t.Context(), &csi.ListSnapshotsRequest{SnapshotId: taken}))
 	if len(list.GetEntries()) != 1 || list.GetEntries()[0].GetSnapshot().GetSourceVolumeId() != id {
 		t.Fatal(list)
 	}
-	must[*csi.CreateVolumeResponse](t)(p.CreateVolume(t.Context(), p.copyOf("pvc-2", fromSnapshot(taken.GetSnapshot().GetSnapshotId()))))
+	must[*csi.CreateVolumeResponse](t)(p.CreateVolume(t.Context(), p.copyOf("pvc-2", fromSnapshot(taken))))
 	for range 2 {
-		must[*csi.DeleteSnapshotResponse](t)(p.DeleteSnapshot(t.Context(), &csi.DeleteSnapshotRequest{SnapshotId: taken.GetSnapshot().GetSnapshotId()}))
+		must[*csi.DeleteSnapshotResponse](t)(p.DeleteSnapshot(t.Context(), &csi.DeleteSnapshotRequest{SnapshotId: taken}))
 	}
 	if v, _ := parseVolume(id); p.ceph.volumes[v] != nil {
 		t.Fatal("the rest of the volume is still there")
@@ -325,7 +328,9 @@ func TestIdsHoldAllThatFindsAVolume(t *testing.T) {
 
 func TestNamesThatCephCanNotHaveAreDigests(t *testing.T) {
 	seen := map[string]string{}
-	for _, given := range []string{"pvc-1", "PVC_1.a", strings.Repeat("x", 128), strings.Repeat("x", 127), "my volume", "../x", "-x", "ä", "a:b", "copy-x", "--help"} {
+	for _, given := range []string{
+		"pvc-1", "PVC_1.a", strings.Repeat("x", 128), strings.Repeat("x", 127), "my volume", "../x", "-x", "ä", "a:b", "copy-x", "--help",
+	} {
 		name := named(given)
 		if other, taken := seen[name]; taken || !nameForm.MatchString(name) || len(name) > nameMax || strings.HasPrefix(name, copyPrefix) {
 			t.Errorf("%q is %q, as %q", given, name, other)
@@ -339,7 +344,8 @@ func TestNamesThatCephCanNotHaveAreDigests(t *testing.T) {
 
 func TestBlockVolumesAreRefused(t *testing.T) {
 	p := newPlace(t)
-	block := &csi.VolumeCapability{AccessType: &csi.VolumeCapability_Block{Block: &csi.VolumeCapability_BlockVolume{}}, AccessMode: as(alone).AccessMode}
+	block := as(alone)
+	block.AccessType = &csi.VolumeCapability_Block{Block: &csi.VolumeCapability_BlockVolume{}}
 	_, err := p.CreateVolume(t.Context(), &csi.CreateVolumeRequest{Name: "x", VolumeCapabilities: []*csi.VolumeCapability{block}})
 	fails(t, err, codes.InvalidArgument, "block", "volumeMode Filesystem")
 }

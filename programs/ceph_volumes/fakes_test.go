@@ -89,8 +89,10 @@ func (f *fakeCeph) Details(_ context.Context, v volume) (details, error) {
 }
 
 func (f *fakeCeph) add(v volume, bytes int64, copied bool) *fakeVolume {
-	made := &fakeVolume{details: details{path: "/volumes/" + v.group + "/" + v.name + "/data", bytes: bytes, copied: copied}, users: map[string]string{},
-		snapshots: map[string]time.Time{}}
+	made := &fakeVolume{
+		details: details{path: "/volumes/" + v.group + "/" + v.name + "/data", bytes: bytes, copied: copied},
+		users:   map[string]string{}, snapshots: map[string]time.Time{},
+	}
 	if before, is := f.volumes[v]; is {
 		made.snapshots = before.snapshots
 	}

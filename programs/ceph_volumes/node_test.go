@@ -33,7 +33,8 @@ func newMachine(t *testing.T) machine {
 	answer := must[*csi.ControllerPublishVolumeResponse](t)(p.publish(id, "node1", alone))
 	return machine{
 		p, newNode("node1", p.ceph, host, host), host, id, filepath.Join(folder, "staged"), answer.GetPublishContext(),
-		filepath.Join(folder, "pod1", "mount"), filepath.Join(folder, "pod2", "mount"), "shared:kubernetes:pvc-1", "client.node1:kubernetes:pvc-1",
+		filepath.Join(folder, "pod1", "mount"), filepath.Join(folder, "pod2", "mount"),
+		"shared:kubernetes:pvc-1", "client.node1:kubernetes:pvc-1",
 	}
 }
 
@@ -51,7 +52,8 @@ func (m machine) unstageIt(ctx context.Context) error {
 
 func (m machine) publishAt(target string, mode csi.VolumeCapability_AccessMode_Mode, readonly bool) error {
 	_, err := m.NodePublishVolume(m.Context(), &csi.NodePublishVolumeRequest{
-		VolumeId: m.id, StagingTargetPath: m.staged, TargetPath: target, VolumeCapability: as(mode), PublishContext: m.published, Readonly: readonly,
+		VolumeId: m.id, StagingTargetPath: m.staged, TargetPath: target, VolumeCapability: as(mode), PublishContext: m.published,
+		Readonly: readonly,
 	})
 	return err
 }
@@ -67,7 +69,8 @@ func (m machine) mustSucceed(steps ...error) {
 
 func TestAVolumeIsMountedByItsOwnKeyOnceForAllPods(t *testing.T) {
 	m := newMachine(t)
-	m.mustSucceed(m.stageIt(t.Context()), m.stageIt(t.Context()), m.publishAt(m.pod1, alone, false), m.publishAt(m.pod2, alone, true))
+	m.mustSucceed(m.stageIt(t.Context()), m.stageIt(t.Context()))
+	m.mustSucceed(m.publishAt(m.pod1, alone, false), m.publishAt(m.pod2, alone, true))
 	client := m.host.running[m.client]
 	if client.key != "key of "+m.entity || client.entity != m.entity || m.host.devices != 1 {
 		t.Fatal(client, m.host.devices)
@@ -180,11 +183,12 @@ func TestTheKubeletIsToldOfTheDriver(t *testing.T) {
 	if info.GetType() != "CSIPlugin" || info.GetName() != driverName || info.GetEndpoint() != "/run/csi.sock" {
 		t.Fatal(info)
 	}
-	must[*registration.RegistrationStatusResponse](t)(here.NotifyRegistrationStatus(ctx, &registration.RegistrationStatus{PluginRegistered: true}))
+	told := must[*registration.RegistrationStatusResponse](t)
+	told(here.NotifyRegistrationStatus(ctx, &registration.RegistrationStatus{PluginRegistered: true}))
 	if _, err := os.Stat(done); err != nil || ctx.Err() != nil {
 		t.Fatal(err, ctx.Err())
 	}
-	must[*registration.RegistrationStatusResponse](t)(here.NotifyRegistrationStatus(ctx, &registration.RegistrationStatus{Error: "no such API"}))
+	told(here.NotifyRegistrationStatus(ctx, &registration.RegistrationStatus{Error: "no such API"}))
 	if cause := context.Cause(ctx); cause == nil || cause.Error() != "the kubelet does not register the driver: no such API" {
 		t.Fatal(cause)
 	}

@@ -42,9 +42,10 @@ func TestSanity(t *testing.T) {
 		ctx, stop := context.WithCancel(t.Context())
 		defer stop()
 		ceph, host := newFakeCeph(), newFakeHost()
+		nodes := func() ([]string, error) { return []string{"node1"}, nil }
 		start(t, ctx, config.ControllerAddress, func(server *grpc.Server) {
 			csi.RegisterIdentityServer(server, identity{})
-			csi.RegisterControllerServer(server, newController(ceph, "shared", "kubernetes", func() ([]string, error) { return []string{"node1"}, nil }))
+			csi.RegisterControllerServer(server, newController(ceph, "shared", "kubernetes", nodes))
 		})
 		start(t, ctx, config.Address, func(server *grpc.Server) {
 			csi.RegisterIdentityServer(server, identity{})

@@ -91,7 +91,7 @@ func size(asked *csi.CapacityRange) (int64, error) {
 	}
 	rounded := (least + unit - 1) / unit * unit
 	if most > 0 && rounded > most {
-		return 0, status.Errorf(codes.OutOfRange, "sizes are multiples of %d MiB, none of which is between %d and %d bytes", unit/mib, least, most)
+		return 0, status.Errorf(codes.OutOfRange, "sizes are multiples of %d MiB, none is between %d and %d bytes", unit/mib, least, most)
 	}
 	return rounded, nil
 }
