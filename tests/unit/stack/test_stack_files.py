@@ -137,8 +137,8 @@ DISK = {"name": "one", "path": "/dev/disk/by-id/a"}
 @pytest.mark.parametrize(
     ("option", "value", "said"),
     [
-        ("ceph_osd_disks", [DISK, DISK | {"name": "two"}], 'has the path "/dev/disk/by-id/a" more than once. Allowed: each path once. Remove the other, or correct it.'),
-        ("ceph_osd_disks", [DISK, DISK | {"path": "/dev/disk/by-id/b"}], 'has the name "one" more than once. Allowed: each name once. Remove the other, or correct it.'),
+        ("ceph_osd_disks", [DISK, DISK | {"name": "two"}], "Allowed: each path once. Remove the other, or correct it."),
+        ("ceph_osd_disks", [DISK, DISK | {"path": "/dev/disk/by-id/b"}], "Allowed: each name once. Remove the other, or correct it."),
         ("ceph_osd_disks", [DISK | {"size_gib": 1}], "Allowed as size_gib: a whole number from 5 to 65536."),
         ("ceph_osd_disks", [DISK | {"path": "sdb"}], "Allowed as path: a text that matches /[A-Za-z0-9/_.:+-]+."),
         ("ceph_osd_disks", [{"name": "one"}], "missing required arguments: path found in value. Allowed: a list, each a mapping."),
