@@ -51,14 +51,14 @@ PARTS: dict[str, list[list[str]]] = {
     # With the integration tests, which mostly wait for a program of theirs and so cost little beside the others.
     # Stealing keeps the tests of a file together until a worker has nothing left, so what a file prepares is mostly prepared once.
     "unit": [[str(BIN / "python"), "-m", "pytest", f"--numprocesses={os.cpu_count()}", "--dist=worksteal"]],
-    **{f"molecule {name}": _scenario(name) for name in ("etcd", "consul", "toy", "ceph", "monitoring", "terraform", "default")},
+    **{f"molecule {name}": _scenario(name) for name in ("etcd", "consul", "toy", "ceph", "volumes", "monitoring", "terraform", "default")},
     "life": _scenario("life"),
     "openstack": _scenario("openstack"),
 }
 # Small sites mostly wait, so two fit on two cores. The whole platform keeps both busy and runs alone.
 WAVES: list[Wave] = [
     [["lint"], ["unit"]],
-    [["molecule etcd", "molecule monitoring"], ["molecule consul", "molecule toy", "molecule ceph", "molecule terraform"]],
+    [["molecule etcd", "molecule monitoring"], ["molecule consul", "molecule toy", "molecule ceph", "molecule volumes", "molecule terraform"]],
     [["molecule default"]],
 ]
 # Too long for every change.
