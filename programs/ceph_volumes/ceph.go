@@ -126,9 +126,6 @@ func (c command) do(ctx context.Context, words ...string) error {
 func (c command) Volumes(ctx context.Context, filesystem, group string) ([]volume, error) {
 	var found []struct{ Name string }
 	err := c.ask(ctx, &found, "fs", "subvolume", "ls", filesystem, "--group_name", group)
-	if errors.Is(err, syscall.ENOENT) {
-		return nil, nil // The group comes with the first volume.
-	}
 	var list []volume
 	for _, one := range found {
 		list = append(list, volume{filesystem, group, one.Name})
@@ -153,18 +150,8 @@ func (c command) Details(ctx context.Context, v volume) (details, error) {
 
 func (c command) Create(ctx context.Context, v volume, bytes int64) error {
 	// In a namespace of its own, so that a key of one volume opens no objects of another.
-	create := []string{
-		"fs", "subvolume", "create", v.filesystem, v.name, "--group_name", v.group, "--size", strconv.FormatInt(bytes, 10),
-		"--namespace-isolated",
-	}
-	err := c.do(ctx, create...)
-	if !errors.Is(err, syscall.ENOENT) {
-		return err
-	}
-	if err := c.do(ctx, "fs", "subvolumegroup", "create", v.filesystem, v.group); err != nil {
-		return err
-	}
-	return c.do(ctx, create...)
+	return c.do(ctx, "fs", "subvolume", "create", v.filesystem, v.name, "--group_name", v.group, "--size", strconv.FormatInt(bytes, 10),
+		"--namespace-isolated")
 }
 
 func (c command) Remove(ctx context.Context, v volume) error {

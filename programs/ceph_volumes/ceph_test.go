@@ -78,14 +78,13 @@ func TestErrorsOfCephAreFoundAmongItsWarnings(t *testing.T) {
 	}
 }
 
-func TestTheGroupComesWithTheFirstVolume(t *testing.T) {
-	asked := fakeCommand(t, "", "Error ENOENT: subvolume group 'kubernetes' does not exist\n", 2)
-	if list, err := ceph.Volumes(t.Context(), "shared", "kubernetes"); err != nil || len(list) > 0 {
-		t.Fatal(list, err)
+func TestAVolumeHasANamespaceOfItsOwn(t *testing.T) {
+	asked := fakeCommand(t, "", "", 0)
+	if err := ceph.Create(t.Context(), pvc1, unit); err != nil {
+		t.Fatal(err)
 	}
-	_ = ceph.Create(t.Context(), pvc1, unit)
 	words, _ := os.ReadFile(asked)
-	if !strings.Contains(string(words), "fs subvolumegroup create shared kubernetes") {
+	if !strings.Contains(string(words), "create shared pvc-1 --group_name kubernetes --size 4194304 --namespace-isolated") {
 		t.Fatalf("%s", words)
 	}
 }

@@ -64,7 +64,7 @@ func run(ctx context.Context, role string, arguments []string) error {
 	switch role {
 	case "controller":
 		filesystem := options.String("filesystem", "", "file system of Ceph that new volumes are in")
-		group := options.String("group", "", "subvolume group that new volumes are in")
+		group := options.String("group", "", "subvolume group that new volumes are in; it must be there")
 		nodes := options.String("nodes", "", "JSON file with the list of nodes that may have volumes")
 		_ = options.Parse(arguments)
 		if err := valid(map[string]string{"filesystem": *filesystem, "group": *group}, nameForm); err != nil {
