@@ -38,7 +38,7 @@ IN_CHECK_MODE: dict[str, Callable[[str], str]] = {
     "key32": lambda name: base64.b64encode(hashlib.sha256(name.encode()).digest()).decode(),
     "password": lambda name: hashlib.sha256(name.encode()).hexdigest()[:32],
 }
-# What stands before the secret itself wherever it is used. For Ceph: the type of the key, AES, no time of its making, and its length of 16 bytes.
+# What stands before the secret itself wherever it is used. For Ceph: the type of the key (AES), no time of its making, and its length, 16.
 HEADERS = {"ceph": "AQAAAAAAAAAAABAA"}
 NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.-]*(/[A-Za-z0-9_][A-Za-z0-9_.-]*)*")
 

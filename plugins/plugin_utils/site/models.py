@@ -128,8 +128,8 @@ NOTHING = Memory()
 
 @dataclass(frozen=True, slots=True)
 class Manifest:
-    """roles/<name>/meta/component.yml. ``certificates``, ``health``, ``warnings``, ``failures``, ``metrics`` and ``page`` are as written there: their
-    texts are templates.
+    """roles/<name>/meta/component.yml. ``certificates``, ``health``, ``warnings``, ``failures``, ``metrics`` and ``page`` are as written
+    there: their texts are templates.
 
     ``accepts``: what others may contribute to it, kind -> a sentence. ``contributes``: component -> kind -> name -> content, a template.
     ``groups``: some of its nodes, by a name that is a group of the inventory. ``life`` and ``plays`` are as written there.

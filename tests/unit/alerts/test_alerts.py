@@ -49,7 +49,8 @@ def test_the_usual_disasters_are_watched() -> None:
         "NodeDown", "DiskWillFill", "DiskFull", "NodeMemoryPressure", "NodeClockSkew", "EtcdNoLeader", "EtcdDiskSlow", "EtcdDatabaseLarge",
         "EtcdMemberMissing", "KubernetesApiErrors", "KubernetesApiSlow", "CertificateExpiresSoon", "CertificateExpires", "KubeletNotReady",
         "PodCrashLooping", "DeploymentNotAvailable", "ConsulNoLeader", "HaproxyBackendDown", "TargetMissing", "PrometheusConfigNotLoaded",
-        "PrometheusRulesFail", "AlertmanagerNotClustered", "Watchdog", "CephHealthError", "CephOSDDown", "CephMonitorDown", "CephDataDamaged", "CephFull",
+        "PrometheusRulesFail", "AlertmanagerNotClustered", "Watchdog", "CephHealthError", "CephOSDDown", "CephMonitorDown",
+        "CephDataDamaged", "CephFull",
     }  # fmt: skip
     assert promised - set(ALERTS) == set()
 

@@ -45,7 +45,8 @@ def test_a_code_is_told_with_what_is_so_and_what_to_do_errors_first(tmp_path: Pa
     first, second = done.stdout.splitlines()
     assert done.returncode == 1
     assert first.startswith("PG_AVAILABILITY: 8 pgs inactive. Some data can't be read or written")
-    assert second.startswith("OSD_DOWN: 3 osds down. ") and second.endswith(" (osd.0 is down; osd.1 is down; and 1 more)") and "journalctl" in second
+    assert second.startswith("OSD_DOWN: 3 osds down. A disk's daemon does not run")
+    assert second.endswith(" (osd.0 is down; osd.1 is down; and 1 more)")
 
 
 def test_of_a_code_that_is_not_known_the_manual_is_named(tmp_path: Path) -> None:
