@@ -19,7 +19,7 @@ from .support.plan import Plan
 from .support.power import Power, reachable
 from .support.waiting import until
 
-pytestmark = [pytest.mark.needs("ceph_volumes"), pytest.mark.needs("kubernetes_control")]
+pytestmark = [pytest.mark.needs("ceph_volumes"), pytest.mark.needs("kubernetes_control"), pytest.mark.scenario("volumes")]
 
 MIB = 1 << 20
 SNAPSHOTS = "/apis/snapshot.storage.k8s.io/v1/namespaces/{namespace}/volumesnapshots"
@@ -235,8 +235,9 @@ def moved(volumes: Volumes, claim: str, pod: str, away: Node, told: Told) -> tup
     taint = [{"key": "node.kubernetes.io/out-of-service", "value": "nodeshutdown", "effect": "NoExecute"}]
     spec = volumes.cluster.get(f"/api/v1/nodes/{away.name}")["spec"]
     volumes.cluster.patch(f"/api/v1/nodes/{away.name}", {"spec": {"taints": [*spec.get("taints", []), *taint]}})
-    volumes.cluster.delete(volumes.path("pods", pod), 0)
-    second = volumes.pod(claim, command=WRITER)
+    # An API server may still wait for the member of etcd that is cut off, and answer with an error.
+    until("the pod is deleted", lambda: volumes.cluster.delete(volumes.path("pods", pod), 0) or True)
+    second = until("another pod takes its place", lambda: volumes.pod(claim, command=WRITER, ready=False))
     until("the new pod has written", lambda: told.read(volumes.cluster, volumes.namespace, second) > 0)
     return second, time.monotonic() - began
 
@@ -280,11 +281,13 @@ def test_a_writer_goes_on_elsewhere_and_alone(
     claim, told = volumes.claim(), Told()
     first = volumes.pod(claim, node.name, command=WRITER)
     until("it has written", lambda: told.read(volumes.cluster, volumes.namespace, first) > 20)
-    with gone(node, power):
-        last = told.last
-        second, seconds = moved(volumes, claim, first, node, Told())
+    try:
+        with gone(node, power):
+            last = told.last
+            second, seconds = moved(volumes, claim, first, node, Told())
+    finally:
+        back(volumes, node)
     tell(f"a volume is written elsewhere {seconds:.1f} s after its node was gone")
-    back(volumes, node)
     lines = [line.split() for line in volumes.run(second, "cat /data/log").splitlines()]
     writers = [writer for _, writer in lines]
     old = [int(number) for number, writer in lines if writer == node.name]
