@@ -16,6 +16,7 @@ from botocore.exceptions import BotoCoreError, ClientError
 from .support.cluster import random_name
 from .support.nodes import Node, inactive
 from .support.plan import Plan
+from .support.site import run
 from .support.waiting import until
 
 pytestmark = pytest.mark.needs("ceph_rgw")
@@ -55,8 +56,9 @@ def bucket(plan: Plan) -> dict[str, Any]:
 @pytest.fixture
 def name(s3: S3, bucket: dict[str, Any]) -> Iterator[str]:
     """An object, every version of which is gone afterwards."""
-    client, name = s3(bucket["user"]), random_name("object")
+    name = random_name("object")
     yield name
+    client = s3(bucket["user"])
     for version in client.list_object_versions(Bucket=bucket["name"], Prefix=name).get("Versions", []):
         client.delete_object(Bucket=bucket["name"], Key=name, VersionId=version["VersionId"])
 
@@ -134,6 +136,16 @@ def test_one_gateway_is_enough(s3: S3, gateways: list[Node], bucket: dict[str, A
     finally:
         down.run(f"systemctl start {GATEWAY}")
     until(f"the gateway of {down.name} answers again", lambda: answers(s3, bucket["user"], down))
+
+
+@pytest.mark.scenario("ceph")
+@pytest.mark.disruptive
+def test_keys_that_were_replaced_open_nothing(s3: S3, plan: Plan, bucket: dict[str, Any], name: str) -> None:
+    old = s3(bucket["user"])
+    old.put_object(Bucket=bucket["name"], Key=name, Body=b"kept")
+    run(plan, "rotate", "-e", "what=object_keys")
+    assert refused(lambda: old.get_object(Bucket=bucket["name"], Key=name)) == "InvalidAccessKeyId"
+    assert s3(bucket["user"]).get_object(Bucket=bucket["name"], Key=name)["Body"].read() == b"kept"
 
 
 def answers(s3: S3, user: str, node: Node) -> bool:
