@@ -247,6 +247,20 @@ def test_what_is_stored_survives_all_nodes_going_down(ceph: Ceph, pool: str, pow
 
 
 @pytest.mark.scenario("ceph")
+@pytest.mark.disruptive
+@pytest.mark.needs("ceph_mount")
+def test_an_orderly_stop_writes_what_was_not_written_yet(plan: Plan, nodes: dict[str, Node]) -> None:
+    folder = plan.option("ceph_mount", "ceph_mount_path")
+    writer, reader, *_ = (nodes[name] for name in plan.on("ceph_mount"))
+    name = f"{folder}/{random_name('conformance')}"
+    written = writer.run(f"head -c 20000000 /dev/urandom >{name}; sha256sum {name}")
+    run(plan, "stop")
+    run(plan, "start")
+    assert reader.run(f"sha256sum {name}", 300) == written
+    reader.run(f"rm {name}")
+
+
+@pytest.mark.scenario("ceph")
 @pytest.mark.destructive
 @pytest.mark.disruptive
 def test_a_storage_node_leaves_when_its_data_has_moved_and_comes_back(ceph: Ceph, plan: Plan, nodes: dict[str, Node], pool: str) -> None:
