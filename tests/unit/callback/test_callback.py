@@ -116,7 +116,8 @@ def test_a_failed_run_ends_with_what_to_do(command: list[str]) -> None:
     assert "Failed on 1 of 2 hosts\n\nn2\n  task    coordination | etcd: Etcd answers\n" in done.stdout
 
 
-def test_a_terminal_shows_the_running_task_and_leaves_nothing_of_it_behind(command: list[str]) -> None:
+def on_a_terminal(command: list[str]) -> str:
+    """What a run that succeeds prints on a terminal."""
     ours, theirs = pty.openpty()
     with subprocess.Popen(command, env=environment(TERM="xterm"), stdout=theirs, stderr=theirs, stdin=theirs) as running:
         os.close(theirs)
@@ -131,8 +132,28 @@ def test_a_terminal_shows_the_running_task_and_leaves_nothing_of_it_behind(comma
             printed += piece
         assert running.wait() == 0
     os.close(ours)
-    text = printed.decode()
+    return printed.decode()
+
+
+def test_a_terminal_shows_the_running_task_and_leaves_nothing_of_it_behind(command: list[str]) -> None:
+    text = on_a_terminal(command)
     assert "\r\x1b[K  etcd: Etcd answers (" in text
     # What remains of a line is what follows its last erasure.
     lines = [line.rpartition("\x1b[K")[2] for line in text.replace("\r\n", "\n").split("\n")]
     assert not [line for line in lines if "Etcd answers (" in line]
+
+
+def test_a_command_that_is_tried_again_says_how_far_it_is(command: list[str], tmp_path: Path) -> None:
+    (tmp_path / "play.yml").write_text(f"""
+- name: storage | ceph_osd
+  hosts: n1
+  gather_facts: false
+  tasks:
+    - name: Data has moved
+      ansible.builtin.shell: 'echo >>{tmp_path}/tries; echo "progress: 7 are left"; test $(wc -l <{tmp_path}/tries) -gt 2'
+      register: moved
+      until: moved.rc == 0
+      retries: 5
+      delay: 1
+""")
+    assert re.search(r"ceph_osd: Data has moved \(0/1 hosts, [0-9.]+ s\): 7 are left", on_a_terminal(command))
