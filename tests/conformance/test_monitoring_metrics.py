@@ -37,6 +37,12 @@ def read(asker: Node, node: Node, path: str, certificate: str | None = "promethe
     return asker.https(f"https://{node.address}:9100{path}", "site", certificate, seconds=10)
 
 
+@pytest.fixture(scope="module")
+def every(nodes: dict[str, Node]) -> list[Node]:
+    """The nodes that have something to measure."""
+    return [node for node in nodes.values() if node.machine.variables["node_metrics"]]
+
+
 def test_every_endpoint_of_every_node_answers_with_figures(every: list[Node], asker: Node) -> None:
     def look(node: Node, path: str) -> None:
         # What was just started, here or by another test, may need a moment.
