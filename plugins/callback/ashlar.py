@@ -68,7 +68,7 @@ _STYLES = {
 }
 _REFRESH_SECONDS = 0.5
 _REMINDER_SECONDS = 30
-# With this a command that is tried again and again says how far it is.
+# A command that is retried reports its progress on a line that begins like this.
 _PROGRESS = "progress: "
 _INTERACTIVE = ("ansible.builtin.pause", "ansible.legacy.pause", "pause")
 _ERASE = "\r\x1b[K"

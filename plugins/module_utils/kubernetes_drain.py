@@ -18,7 +18,8 @@ RETRY = 5.0
 """Seconds between two tries to evict a pod whose budget does not allow it yet."""
 SHOWN = 10
 SILENT_SECONDS = 60.0
-"""So long a node that is put back into service may be without a report of its kubelet, which sends one when it starts."""
+"""How long a node that is put back into service may lack reports from its kubelet, which sends one when it starts."""
+GO_ON = "What to do: switch it on, see `journalctl -u kubelet` there, and run the same command again; replace_node.yml if it is gone for good."
 
 Object = Mapping[str, Any]
 
@@ -148,7 +149,7 @@ class Drain:
             if since:
                 raise DrainError(
                     f"{self.node} went down while it was drained: its kubelet has sent no report since {since}, so its pods can't end. It is uncordoned.\n"
-                    "What to do: switch it on, see `journalctl -u kubelet` there, and run the same command again; replace_node.yml if it is gone for good."
+                    f"{GO_ON}"
                 )
             if now >= end:
                 left = [f"{name_of(pod)}: {refusals[name_of(pod)]}" for pod in pods]
@@ -177,7 +178,7 @@ class Drain:
             if self.clock() >= heard + SILENT_SECONDS:
                 raise DrainError(
                     f"{self.node} is uncordoned, but its kubelet has sent no report since {since}, so no pod is placed there.\n"
-                    "What to do: switch it on, see `journalctl -u kubelet` there, and run the same command again; replace_node.yml if it is gone for good."
+                    f"{GO_ON}"
                 )
             if self.clock() >= end:
                 raise DrainError(

@@ -53,6 +53,17 @@ class Ceph:
         return status["osdmap"]["num_up_osds"] == status["osdmap"]["num_osds"] and states <= {"active+clean"} and not self.problems()
 
 
+def sums(node: Node, pool: str) -> str:
+    """The checksums of all objects, as a node reads them."""
+    return node.run(SUMS.format(count=OBJECTS, pool=pool), 300)
+
+
+def written(node: Node, pool: str) -> str:
+    """Checksums of the objects that a node has written."""
+    node.run(WRITE.format(count=OBJECTS, pool=pool), 300)
+    return sums(node, pool)
+
+
 @pytest.fixture(scope="module")
 def ceph(plan: Plan, nodes: dict[str, Node]) -> Ceph:
     found = Ceph([nodes[name] for name in plan.on("ceph_mon")], [nodes[name] for name in plan.on("ceph_osd")])
@@ -219,12 +230,11 @@ def test_a_disk_is_recognised_by_what_is_written_on_it(ceph: Ceph) -> None:
 @pytest.mark.disruptive
 def test_what_is_stored_is_there_while_a_node_is_off(ceph: Ceph, pool: str, power: Power) -> None:
     first, *_, last = ceph.disks
-    first.run(WRITE.format(pool=pool, count=OBJECTS), 300)
-    before = first.run(SUMS.format(pool=pool, count=OBJECTS), 300)
+    before = written(first, pool)
     power.off(last)
     try:
         until("it can be written to", lambda: first.run(f"echo more | timeout 20 rados --pool {pool} put more -") == "")
-        assert first.run(SUMS.format(pool=pool, count=OBJECTS), 300) == before
+        assert sums(first, pool) == before
     finally:
         power.on(last)
     until("the node answers", lambda: reachable(last))
@@ -234,8 +244,7 @@ def test_what_is_stored_is_there_while_a_node_is_off(ceph: Ceph, pool: str, powe
 @pytest.mark.disruptive
 def test_what_is_stored_survives_all_nodes_going_down(ceph: Ceph, pool: str, power: Power, every: list[Node]) -> None:
     node = ceph.administrators[0]
-    node.run(WRITE.format(pool=pool, count=OBJECTS), 300)
-    before = node.run(SUMS.format(pool=pool, count=OBJECTS), 300)
+    before = written(node, pool)
     at_once(power.off, every)
     for one in reversed(every):
         power.on(one)
@@ -243,7 +252,7 @@ def test_what_is_stored_survives_all_nodes_going_down(ceph: Ceph, pool: str, pow
     for one in every:
         until(f"{one.name} answers", lambda one=one: reachable(one))
     until("all copies are there again", ceph.well)
-    assert node.run(SUMS.format(pool=pool, count=OBJECTS), 300) == before
+    assert sums(node, pool) == before
 
 
 @pytest.mark.scenario("ceph")
@@ -253,10 +262,10 @@ def test_an_orderly_stop_writes_what_was_not_written_yet(plan: Plan, nodes: dict
     folder = plan.option("ceph_mount", "ceph_mount_path")
     writer, reader, *_ = (nodes[name] for name in plan.on("ceph_mount"))
     name = f"{folder}/{random_name('conformance')}"
-    written = writer.run(f"head -c 20000000 /dev/urandom >{name}; sha256sum {name}")
+    before = writer.run(f"head -c 20000000 /dev/urandom >{name}; sha256sum {name}")
     run(plan, "stop")
     run(plan, "start")
-    assert reader.run(f"sha256sum {name}", 300) == written
+    assert reader.run(f"sha256sum {name}", 300) == before
     reader.run(f"rm {name}")
 
 
@@ -266,19 +275,18 @@ def test_an_orderly_stop_writes_what_was_not_written_yet(plan: Plan, nodes: dict
 def test_a_storage_node_leaves_when_its_data_has_moved_and_comes_back(ceph: Ceph, plan: Plan, nodes: dict[str, Node], pool: str) -> None:
     [name] = [name for name in plan.on("ceph_osd") if name not in plan.on("ceph_mon")]
     first, node = ceph.administrators[0], nodes[name]
-    first.run(WRITE.format(count=OBJECTS, pool=pool), 300)
-    sums = first.run(SUMS.format(count=OBJECTS, pool=pool), 300)
+    before = written(first, pool)
 
     run(plan, "remove_nodes", "-e", f"nodes={name}")
     assert name not in {item["name"] for item in ceph.ask("osd tree")["nodes"]}
     assert ceph.ask("osd ls") and not ceph.problems(), "it was not removed before everything had all its copies elsewhere"
-    assert first.run(SUMS.format(count=OBJECTS, pool=pool), 300) == sums
+    assert sums(first, pool) == before
     refused = first.ask(f"/usr/local/libexec/ashlar/ceph-nodes check {first.name}")
     assert refused.code == 1 and "Add a storage node first" in refused.error
 
     run(plan, "add_nodes", "-e", f"nodes={name}")
     until("its disks take part again", lambda: ceph.well() and name in {item["name"] for item in ceph.ask("osd tree")["nodes"]}, 300)
-    assert first.run(SUMS.format(count=OBJECTS, pool=pool), 300) == sums
+    assert sums(first, pool) == before
     assert changes(run(plan, "site")) == {"0"}
     assert node.run("systemctl is-active ceph-osd@*").split() == ["active"]
 
@@ -289,12 +297,11 @@ def test_a_storage_node_leaves_when_its_data_has_moved_and_comes_back(ceph: Ceph
 def test_a_storage_node_that_is_gone_is_replaced(ceph: Ceph, plan: Plan, nodes: dict[str, Node], pool: str) -> None:
     [name] = [name for name in plan.on("ceph_osd") if name not in plan.on("ceph_mon")]
     first, node = ceph.administrators[0], nodes[name]
-    first.run(WRITE.format(count=OBJECTS, pool=pool), 300)
-    sums = first.run(SUMS.format(count=OBJECTS, pool=pool), 300)
-    before = ceph.ask("osd ls")
+    before = written(first, pool)
+    disks = ceph.ask("osd ls")
     # The machine is a new one, with empty disks.
     node.run("systemctl stop 'ceph-osd@*'; rm -rf /var/lib/ceph-disks")
     run(plan, "replace_node", "-e", f"node={name}", "-e", "wipe=true")
     until("its new disks take part", ceph.well, 300)
-    assert len(ceph.ask("osd ls")) == len(before), "the old disks are forgotten"
-    assert first.run(SUMS.format(count=OBJECTS, pool=pool), 300) == sums
+    assert len(ceph.ask("osd ls")) == len(disks), "the old disks are forgotten"
+    assert sums(first, pool) == before
